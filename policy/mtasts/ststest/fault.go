@@ -40,6 +40,9 @@ func status(fault string) int {
 func respond(w http.ResponseWriter, r *http.Request, h policyHost) {
 	header := w.Header()
 	header.Set("Content-Type", "text/plain")
+	if h.media != nil {
+		header.Set("Content-Type", *h.media)
+	}
 	// Nothing of these may have an effect on a sender (RFC 8461 §3.3).
 	header.Set("Cache-Control", "max-age=86400")
 	header.Set("ETag", `"ststest"`)

@@ -44,6 +44,7 @@ type policyHost struct {
 	body     string
 	fault    string
 	names    []string // of the certificate
+	media    *string  // Content-Type; nil: text/plain
 	requests []Request
 }
 
@@ -145,6 +146,13 @@ func (s *Server) Names(domain string, names ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.host(domain).names = names
+}
+
+// ContentType has the policy of domain sent with this Content-Type.
+func (s *Server) ContentType(domain, value string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.host(domain).media = &value
 }
 
 // Delay holds every response back.

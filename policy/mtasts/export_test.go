@@ -1,0 +1,4 @@
+package mtasts
+
+// IsPublic is for tests: no test may connect to a public address.
+var IsPublic = isPublic
