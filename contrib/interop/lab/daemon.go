@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// daemon is the program under test, with a state folder and a config of its own.
+type daemon struct {
+	name    string
+	binary  string
+	folder  string
+	config  string // path of the TOML file
+	mapping string // address of its TCP socketmap
+
+	process *process
+}
+
+// newDaemon writes the config; start launches the program.
+func newDaemon(work, binary, name, resolver, address string, sockets []string) (*daemon, error) {
+	d := &daemon{name: name, binary: binary, folder: filepath.Join(work, name), mapping: address + ":8461"}
+	d.config = filepath.Join(d.folder, "postseal.toml")
+	if err := os.MkdirAll(filepath.Join(d.folder, "state"), 0o755); err != nil {
+		return nil, err
+	}
+	listen := []string{strconv.Quote("tcp:" + d.mapping)}
+	for _, path := range sockets {
+		listen = append(listen, strconv.Quote("unix:"+path))
+	}
+	text := fmt.Sprintf(`# written by the lab
+state_dir = %q
+
+[host]
+dane = true
+
+[dns]
+servers = [%q]
+trust_ad = "auto"
+self_test_signed = ["one.selftest.%[3]s", "two.selftest.%[3]s"]
+self_test_unsigned = "one.selftest.%[4]s"
+self_test_bogus = "bogus.selftest.%[3]s"
+
+[sts]
+ca_file = %[5]q
+allow_private_addresses = true
+
+[socketmap]
+listen = [%[6]s]
+mode = "0666" # Postfix asks as the user postfix
+
+[control]
+listen = ["unix:%[7]s"]
+
+[http]
+listen = []
+
+[exim]
+listen = []
+`, filepath.Join(d.folder, "state"), resolver+":53", signed, plain, filepath.Join(work, "ca.pem"),
+		strings.Join(listen, ", "), filepath.Join(d.folder, "control.sock"))
+	return d, os.WriteFile(d.config, []byte(text), 0o644)
+}
+
+// start launches the daemon and waits until it answers.
+func (d *daemon) start(ctx context.Context) (err error) {
+	d.process, err = launch(filepath.Join(d.folder, "log"), d.binary, "serve", "--config", d.config)
+	if err != nil {
+		return err
+	}
+	return until(ctx, func() error {
+		if d.process.ended() {
+			return fmt.Errorf("%w: postseal ended, see %s", errHopeless, d.process.log.Name())
+		}
+		_, err := d.ask("postfix", ".test") // a parent domain: answered at once, without DNS
+		return err
+	})
+}
+
+// command runs a subcommand against the running daemon.
+func (d *daemon) command(ctx context.Context, args ...string) (string, error) {
+	return output(ctx, d.binary, append([]string{"--config", d.config}, args...)...)
+}
+
+// ask sends one socketmap request, as Postfix would (socketmap_table(5)), and
+// returns the reply, for example "OK dane-only" or "NOTFOUND ".
+func (d *daemon) ask(mapName, key string) (string, error) {
+	c, err := net.DialTimeout("tcp", d.mapping, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	request := mapName + " " + key
+	if _, err := fmt.Fprintf(c, "%d:%s,", len(request), request); err != nil {
+		return "", err
+	}
+	return readNetstring(bufio.NewReader(c))
+}
+
+// readNetstring reads LENGTH:TEXT, and returns the text.
+func readNetstring(r *bufio.Reader) (string, error) {
+	length, err := r.ReadString(':')
+	if err != nil {
+		return "", err
+	}
+	n, err := strconv.ParseUint(strings.TrimSuffix(length, ":"), 10, 17) // Postfix takes 100 000 bytes
+	if err != nil {
+		return "", err
+	}
+	text := make([]byte, n+1)
+	if _, err := io.ReadFull(r, text); err != nil {
+		return "", err
+	}
+	if text[n] != ',' {
+		return "", errors.New("netstring without its comma")
+	}
+	return string(text[:n]), nil
+}
+
+// awaitAnswer asks until the reply begins with a prefix.
+func (d *daemon) awaitAnswer(ctx context.Context, mapName, key, prefix string) error {
+	return until(ctx, func() error {
+		reply, err := d.ask(mapName, key)
+		if err != nil {
+			return err
+		}
+		if !strings.HasPrefix(reply, prefix) {
+			return fmt.Errorf("%s %s: %q, not %q", mapName, key, reply, prefix)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bufio"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// The table is data that anyone may add to: what it must keep.
+func TestScenarios(t *testing.T) {
+	seen := map[string]bool{}
+	for _, s := range scenarios {
+		if seen[s.name] {
+			t.Errorf("%s stands twice in the table", s.name)
+		}
+		seen[s.name] = true
+		if len(s.mx) == 0 || s.answer == "" {
+			t.Errorf("%s lacks an MX host or an answer", s.name)
+		}
+		for i, m := range s.mx {
+			if m.tlsa != noTLSA && s.zone != signed {
+				t.Errorf("%s: TLSA in an unsigned zone", s.host(i))
+			}
+		}
+		for _, o := range []outcome{s.outcome(true), s.outcome(false)} {
+			if o.status == "sent" && o.tls == "" || o.status == "deferred" && o.log == "" {
+				t.Errorf("%s: %q is not a whole outcome", s.name, o)
+			}
+			if _, err := regexp.Compile(o.log); err != nil {
+				t.Errorf("%s: %v", s.name, err)
+			}
+		}
+	}
+}
+
+func TestPolicy(t *testing.T) {
+	s := scenario{name: "d", zone: plain, mx: []mx{{}, {}}, sts: enforce()}
+	want := "version: STSv1\nmode: enforce\nmx: mx1.d.plain.test\nmx: mx2.d.plain.test\nmax_age: 86400\n"
+	if diff := cmp.Diff(want, s.policy()); diff != "" {
+		t.Error(diff)
+	}
+	s.sts = enforce("*.{D}")
+	if got := s.policy(); !strings.Contains(got, "mx: *.d.plain.test\n") || strings.Contains(got, "mx1") {
+		t.Errorf("policy with patterns of its own: %q", got)
+	}
+}
+
+// Two processes write by turns, and one domain's name ends another's.
+func TestAttempts(t *testing.T) {
+	const log = `Nov 24 15:00:00 bookworm postfix/smtp[10]: Untrusted TLS connection established to mx1.sts.plain.test[127.1.1.1]:25: TLSv1.3
+Nov 24 15:00:00 bookworm postfix/smtp[11]: warning: socketmap server temporary error: TLSA of mx1.x-sts.plain.test
+Nov 24 15:00:00 bookworm postfix/smtp[10]: 0652BC41E8: to=<m1@sts.plain.test>, relay=mx1.sts.plain.test[127.1.1.1]:25, delay=0.03, delays=0/0.02/0/0, dsn=4.7.5, status=deferred (Server certificate not verified)
+Nov 24 15:00:00 bookworm postfix/qmgr[9]: 0652BC41E8: removed
+Nov 24 15:00:00 bookworm postfix/smtp[11]: 0652BC41E9: to=<m1@x-sts.plain.test>, relay=none, delay=0.03, delays=0/0.02/0/0, dsn=4.7.5, status=deferred (client TLS configuration problem)
+Nov 24 15:00:01 bookworm postfix/smtp[10]: Verified TLS connection established to mx1.sts.plain.test[127.1.1.1]:25: TLSv1.3
+Nov 24 15:00:01 bookworm postfix/smtp[10]: 0652BC41E8: to=<m1@sts.plain.test>, relay=mx1.sts.plain.test[127.1.1.1]:25, delay=1, delays=0/0.02/0/0, dsn=2.0.0, status=sent (250 taken)
+`
+	type attempt struct{ Status, DSN, TLS, Text string }
+	var got []attempt
+	for _, d := range attempts(log, "m1@sts.plain.test") {
+		got = append(got, attempt{d.status, d.dsn, d.tls(), d.text})
+	}
+	want := []attempt{
+		{"deferred", "4.7.5", "Untrusted", "Server certificate not verified"},
+		{"sent", "2.0.0", "Verified", "250 taken"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	other := attempts(log, "m1@x-sts.plain.test")
+	if len(other) != 1 {
+		t.Fatalf("%d attempts", len(other))
+	}
+	if _, found := other[0].says(regexp.MustCompile("temporary error: TLSA")); !found {
+		t.Errorf("the line of the other process is missing: %q", other[0].lines)
+	}
+}
+
+func TestReadNetstring(t *testing.T) {
+	good := func(in, want string) {
+		t.Helper()
+		if got, err := readNetstring(bufio.NewReader(strings.NewReader(in))); err != nil || got != want {
+			t.Errorf("%q: %q, %v", in, got, err)
+		}
+	}
+	bad := func(in string) {
+		t.Helper()
+		if got, err := readNetstring(bufio.NewReader(strings.NewReader(in))); err == nil {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+	good("9:NOTFOUND ,", "NOTFOUND ")
+	good("0:,", "")
+	bad("")
+	bad("3:ab,")
+	bad("2:abc")
+	bad("-1:,")
+	bad("999999999999:,")
+}
+
+func TestBreakSignatures(t *testing.T) {
+	const sig = "20261201000000 20261101000000 1 signed.test. c2lnbmF0dXJlc2lnbmF0dXJl"
+	const zone = "dane.signed.test.\t60\tIN\tRRSIG\tMX 13 3 60 " + sig + "\n" +
+		"mx-bogus.signed.test.\t60\tIN\tRRSIG\tMX 13 3 60 " + sig + "\n" +
+		"mx-bogus.signed.test.\t60\tIN\tRRSIG\tNSEC 13 3 60 " + sig + "\n" +
+		"bogus.selftest.signed.test.\t60\tIN\tRRSIG\tA 13 4 60 " + sig
+	var broken []bool
+	for line := range strings.Lines(breakSignatures(zone)) {
+		broken = append(broken, strings.Contains(line, "AAAA"))
+	}
+	if diff := cmp.Diff([]bool{false, true, false, true}, broken); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// report prints one line for each thing that was checked, and counts.
+type report struct {
+	passed, failed int
+	ungated        int // failures that do not count
+}
+
+// add reports one check. problems says what was wrong, nothing if all was well.
+func (r *report) add(p *postfix, scenario, expected, seen string, problems []string) {
+	version, gates := "-", true
+	if p != nil {
+		version, gates = p.version, p.gates
+	}
+	verdict := "ok"
+	switch {
+	case len(problems) == 0 && gates:
+		r.passed++
+	case len(problems) == 0:
+	case gates:
+		r.failed++
+		verdict = "FAIL"
+	default:
+		r.ungated++
+		verdict = "fail, not gating"
+	}
+	if r.passed+r.failed+r.ungated == 1 {
+		fmt.Printf("%-18s %-8s %-66s %-66s %s\n", "SCENARIO", "POSTFIX", "EXPECTED", "SEEN", "")
+	}
+	fmt.Printf("%-18s %-8s %-66s %-66s %s\n", scenario, version, cut(expected), cut(seen), verdict)
+	for _, problem := range problems {
+		fmt.Printf("    %s\n", strings.ReplaceAll(strings.TrimSpace(problem), "\n", "\n    "))
+	}
+}
+
+// cut shortens a text to its column.
+func cut(text string) string {
+	const width = 66
+	if runes := []rune(text); len(runes) > width {
+		return string(runes[:width-1]) + "…"
+	}
+	return text
+}
+
+// summary ends the report with the line that tools read.
+func (r *report) summary(w io.Writer) {
+	if r.ungated > 0 {
+		fmt.Fprintf(os.Stderr, "lab: %d failed that do not gate\n", r.ungated)
+	}
+	fmt.Fprintf(w, "%d passed, %d failed\n", r.passed, r.failed)
+}

@@ -1,0 +1,69 @@
+package main
+
+// scenarios is the table of destination domains. A new one is one line here:
+// its zone, certificates, policy and SMTP servers are made from it, and mail is
+// sent to it through every Postfix.
+var scenarios = []scenario{
+	// Nothing is published: mail goes as it went before.
+	{name: "none", zone: plain, mx: []mx{{cert: good}}, answer: "NOTFOUND", want: sentOver("Trusted")},
+	{name: "none-selfsigned", zone: plain, mx: []mx{{cert: selfSigned}}, answer: "NOTFOUND", want: sentOver("Untrusted")},
+	{name: "none-plaintext", zone: plain, mx: []mx{{cert: noTLS}}, answer: "NOTFOUND", want: sentOver("plaintext")},
+	{name: "none-signed", zone: signed, mx: []mx{{cert: good}}, answer: "NOTFOUND", want: sentOver("Trusted")},
+
+	// DANE: the TLSA records decide, the certificate's name, date and issuer do not (RFC 7672 §3.1).
+	{name: "dane", zone: signed, mx: []mx{{selfSigned, ee}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "dane-expired", zone: signed, mx: []mx{{expired, ee}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "dane-ta", zone: signed, mx: []mx{{good, ta}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "dane-ta-wrongname", zone: signed, mx: []mx{{wrongName, ta}}, answer: "OK dane-only", want: refused("hostname mismatch")},
+	{name: "dane-mismatch", zone: signed, mx: []mx{{good, mismatch}}, answer: "OK dane-only", want: refused("no matching DANE TLSA records")},
+	{name: "dane-nostarttls", zone: signed, mx: []mx{{noTLS, ee}}, answer: "OK dane-only", want: refused("TLS is required, but was not offered")},
+	{name: "dane-failover", zone: signed, mx: []mx{{good, mismatch}, {selfSigned, ee}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "dane-unusable", zone: signed, mx: []mx{{selfSigned, unusable}}, answer: "OK dane", want: sentOver("Untrusted")},
+	{name: "dane-partial", zone: signed, mx: []mx{{selfSigned, ee}, {cert: good}}, answer: "OK dane", want: sentOver("Verified")},
+
+	// DNS that cannot be believed: mail waits, and the log says why (RFC 7672 §2.1.2).
+	{name: "tlsa-bogus", zone: signed, mx: []mx{{good, bogus}}, answer: "TEMP", want: held(ourWords)},
+	{name: "tlsa-dead", zone: signed, mx: []mx{{good, dead}}, answer: "TEMP", want: held(ourWords)},
+	{name: "mx-bogus", zone: signed, mx: []mx{{good, ee}}, badMX: true, answer: "TEMP", want: held("Name service error|Host or domain name not found")},
+
+	// MTA-STS: a listed MX host with a certificate for its name (RFC 8461 §4).
+	{name: "sts", zone: plain, mx: []mx{{cert: good}}, sts: enforce(), answer: "OK secure match=mx1.{D} servername=hostname", want: sentOver("Verified")},
+	{name: "sts-wildcard", zone: plain, mx: []mx{{cert: good}}, sts: enforce("*.{D}"), answer: "OK secure match=.{D} servername=hostname", want: sentOver("Verified")},
+	{name: "sts-expired", zone: plain, mx: []mx{{cert: expired}}, sts: enforce(), answer: "OK secure", want: refused("certificate has expired")},
+	{name: "sts-selfsigned", zone: plain, mx: []mx{{cert: selfSigned}}, sts: enforce(), answer: "OK secure", want: refused("self-signed certificate")},
+	{name: "sts-wrongname", zone: plain, mx: []mx{{cert: wrongName}}, sts: enforce(), answer: "OK secure", want: refused("hostname mismatch")},
+	{name: "sts-nostarttls", zone: plain, mx: []mx{{cert: noTLS}}, sts: enforce(), answer: "OK secure", want: refused("TLS is required, but was not offered")},
+	{name: "sts-foreign-mx", zone: plain, mx: []mx{{cert: good}}, sts: enforce("listed.{D}"), answer: "OK secure",
+		want: held("does not match STS MX pattern"), old: refused("hostname mismatch")},
+	{name: "sts-testing", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "testing"}, answer: "NOTFOUND", want: sentOver("Untrusted")},
+	{name: "sts-none", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "none"}, answer: "NOTFOUND", want: sentOver("Untrusted")},
+	{name: "sts-unproven", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "enforce", cert: selfSigned}, answer: "NOTFOUND", want: sentOver("Untrusted")},
+
+	// Both: DANE is never overridden, and MTA-STS fills its gaps (RFC 8461 §2).
+	{name: "both", zone: signed, mx: []mx{{selfSigned, ee}}, sts: enforce(), answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "both-mismatch", zone: signed, mx: []mx{{good, mismatch}}, sts: enforce(), answer: "OK dane-only", want: refused("no matching DANE TLSA records")},
+	{name: "both-partial", zone: signed, mx: []mx{{good, ee}, {cert: good}}, sts: enforce(), answer: "OK secure match=mx1.{D}:mx2.{D} servername=hostname", want: sentOver("Verified")},
+	{name: "both-unusable", zone: signed, mx: []mx{{good, unusable}}, sts: enforce(), answer: "OK secure", want: sentOver("Verified")},
+
+	// Domains that the stories change.
+	{name: "withdrawn", zone: plain, mx: []mx{{cert: expired}}, sts: enforce(), answer: "OK secure", want: refused("certificate has expired")},
+	{name: "exempted", zone: plain, mx: []mx{{cert: selfSigned}}, sts: enforce(), answer: "OK secure", want: refused("self-signed certificate")},
+	{name: "required", zone: plain, mx: []mx{{cert: noTLS}}, answer: "NOTFOUND", want: sentOver("plaintext")},
+}
+
+// ourWords is the log line with which Postfix hands on the reason of a
+// temporary failure (its dict_sockmap.c).
+const ourWords = `temporary error: .*TLSA.*`
+
+// enforce is a policy for the given patterns, or for all MX hosts.
+func enforce(patterns ...string) *sts { return &sts{mode: "enforce", mx: patterns} }
+
+// byName returns a row of the table.
+func byName(name string) scenario {
+	for _, s := range scenarios {
+		if s.name == name {
+			return s
+		}
+	}
+	panic("no scenario " + name)
+}

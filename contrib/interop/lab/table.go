@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// message is one mail on its way to a scenario's domain through one Postfix.
+type message struct {
+	scenario  scenario
+	postfix   *postfix
+	recipient string
+	before    int // connections to the domain's MX hosts before it was sent
+}
+
+func (l *lab) send(s scenario, p *postfix) (message, error) {
+	m := message{scenario: s, postfix: p, before: len(l.visits(s, p))}
+	var err error
+	m.recipient, err = p.send(s.domain())
+	return m, err
+}
+
+// runTable sends a message to every domain of the table through every Postfix
+// and reports what became of it.
+func (l *lab) runTable(ctx context.Context) {
+	var sent []message
+	for _, s := range scenarios {
+		if !l.wants(s.name) {
+			continue
+		}
+		for _, p := range l.postfixes {
+			m, err := l.send(s, p)
+			if err != nil {
+				l.report.add(p, s.name, "", "", []string{"cannot submit: " + err.Error()})
+				continue
+			}
+			sent = append(sent, m)
+		}
+	}
+	for _, m := range sent {
+		want := m.scenario.outcome(m.postfix.older)
+		seen, problems := l.judge(ctx, m, want)
+		problems = append(problems, l.checkAnswer(m.scenario, m.postfix)...)
+		l.report.add(m.postfix, m.scenario.name, want.String(), seen, problems)
+	}
+}
+
+// judge waits for the first attempt to deliver a message and compares it with
+// what is wanted. It returns what was seen, in words, and what was wrong.
+func (l *lab) judge(ctx context.Context, m message, want outcome) (seen string, problems []string) {
+	d, err := m.postfix.first(ctx, m.recipient)
+	if err != nil {
+		return "nothing", []string{err.Error()}
+	}
+	return l.compare(m, d, want)
+}
+
+// compare is judge for an attempt that is known.
+func (l *lab) compare(m message, d delivery, want outcome) (seen string, problems []string) {
+	wrong := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
+	seen = d.status
+	if d.status != want.status {
+		wrong("status %s", d.status)
+	}
+	visits := l.visits(m.scenario, m.postfix)[m.before:]
+	taken := slices.IndexFunc(visits, func(v visit) bool { return slices.Contains(v.to, d.recipient) })
+	if (taken >= 0) != (want.status == "sent") {
+		wrong("an MX host took the message: %t", taken >= 0)
+	}
+	if taken >= 0 {
+		word := d.tls()
+		if word == "" {
+			word = "plaintext"
+		}
+		seen += ", " + word
+		if encrypted := visits[taken].tls; word != want.tls || encrypted != (want.tls != "plaintext") {
+			wrong("the session was %s, and encrypted: %t", word, encrypted)
+		}
+	}
+	if contact := len(visits) > 0; contact != want.contact {
+		wrong("an MX host was contacted: %t", contact)
+	} else if !contact {
+		seen += ", no contact"
+	}
+	if want.log != "" {
+		at, found := d.says(regexp.MustCompile(want.log))
+		if !found {
+			wrong("no line of the log matches %q", want.log)
+		}
+		seen += ": " + at
+	}
+	if problems != nil {
+		problems = append(problems, d.lines...)
+	}
+	return seen, problems
+}
+
+// visits are the connections of a Postfix to the MX hosts of a domain.
+func (l *lab) visits(s scenario, p *postfix) []visit {
+	var all []visit
+	for i := range s.mx {
+		all = append(all, l.sinks[s.host(i)].seen(p.address)...)
+	}
+	return all
+}
+
+// checkAnswer asks the daemon what it answers Postfix for the domain.
+func (l *lab) checkAnswer(s scenario, p *postfix) []string {
+	reply, err := l.daemon.ask(p.mapName(), s.domain())
+	if err != nil {
+		return []string{err.Error()}
+	}
+	if !strings.HasPrefix(reply, s.fill(s.answer)) {
+		return []string{fmt.Sprintf("the map %s answers %q, not %q", p.mapName(), reply, s.fill(s.answer))}
+	}
+	return nil
+}
