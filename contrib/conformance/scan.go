@@ -1,0 +1,117 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// written is what the test files of one package say.
+type written struct {
+	tests map[string]bool // test and fuzz functions
+	items map[string]bool // items that a string begins with, so names of subtests
+}
+
+// scan reads all test files below root, by package path.
+func scan(root string) (map[string]written, error) {
+	all := map[string]written{}
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			if name := e.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "conformance") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		dir, err := filepath.Rel(root, filepath.Dir(path))
+		if err != nil {
+			return err
+		}
+		pkg := filepath.ToSlash(dir)
+		if _, known := all[pkg]; !known {
+			all[pkg] = written{tests: map[string]bool{}, items: map[string]bool{}}
+		}
+		return all[pkg].read(path)
+	})
+	return all, err
+}
+
+func (w written) read(path string) error {
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+	if err != nil {
+		return err
+	}
+	for _, decl := range file.Decls {
+		f, ok := decl.(*ast.FuncDecl)
+		if ok && f.Recv == nil && (strings.HasPrefix(f.Name.Name, "Test") || strings.HasPrefix(f.Name.Name, "Fuzz")) {
+			w.tests[f.Name.Name] = true
+		}
+	}
+	ast.Inspect(file, func(node ast.Node) bool {
+		literal, ok := node.(*ast.BasicLit)
+		if !ok || literal.Kind != token.STRING {
+			return true
+		}
+		if text, err := strconv.Unquote(literal.Value); err == nil {
+			for _, id := range namedIn(text) {
+				w.items[id] = true
+			}
+		}
+		return true
+	})
+	return nil
+}
+
+// compare says where the list and the test files differ.
+func compare(l list, files map[string]written) []string {
+	var complaints []string
+	complain := func(format string, args ...any) { complaints = append(complaints, fmt.Sprintf(format, args...)) }
+	listed := map[string]*item{}
+	for _, i := range l.items() {
+		if listed[i.id] != nil {
+			complain("%s stands twice in the list", i.id)
+		}
+		listed[i.id] = i
+		if step := i.later(); step != "" && step <= "step"+strconv.Itoa(done) {
+			complain("%s waits for %s, which is done", i.id, step)
+		}
+		for _, r := range i.tests {
+			pkg, known := files[r.pkg]
+			switch {
+			case !known:
+				complain("%s: package %s has no tests", i.id, r.pkg)
+			case !pkg.tests[r.test]:
+				complain("%s: package %s has no %s", i.id, r.pkg, r.test)
+			case !pkg.items[i.id]:
+				complain("%s: no test of package %s is named by it", i.id, r.pkg)
+			}
+		}
+	}
+	for pkg, w := range files {
+		for id := range w.items {
+			i := listed[id]
+			switch {
+			case i == nil:
+				complain("%s, named by a test of package %s, is not in the list", id, pkg)
+			case !i.tested():
+				complain("%s is %s in the list, but named by a test of package %s", id, i.state, pkg)
+			}
+		}
+	}
+	if len(l.items()) != total {
+		complain("the list has %d items, not %d", len(l.items()), total)
+	}
+	slices.Sort(complaints)
+	return complaints
+}
