@@ -21,13 +21,14 @@ type daemon struct {
 	folder  string
 	config  string // path of the TOML file
 	mapping string // address of its TCP socketmap
+	exim    string // address of its listener for Exim
 
 	process *process
 }
 
 // newDaemon writes the config; start launches the program.
 func newDaemon(work, binary, name, resolver, address string, sockets []string) (*daemon, error) {
-	d := &daemon{name: name, binary: binary, folder: filepath.Join(work, name), mapping: address + ":8461"}
+	d := &daemon{name: name, binary: binary, folder: filepath.Join(work, name), mapping: address + ":8461", exim: address + ":8464"}
 	d.config = filepath.Join(d.folder, "postseal.toml")
 	if err := os.MkdirAll(filepath.Join(d.folder, "state"), 0o755); err != nil {
 		return nil, err
@@ -64,9 +65,9 @@ listen = ["unix:%[7]s"]
 listen = []
 
 [exim]
-listen = []
+listen = ["tcp:%[8]s"]
 `, filepath.Join(d.folder, "state"), resolver+":53", signed, plain, filepath.Join(work, "ca.pem"),
-		strings.Join(listen, ", "), filepath.Join(d.folder, "control.sock"))
+		strings.Join(listen, ", "), filepath.Join(d.folder, "control.sock"), d.exim)
 	return d, os.WriteFile(d.config, []byte(text), 0o644)
 }
 
@@ -104,6 +105,22 @@ func (d *daemon) ask(mapName, key string) (string, error) {
 		return "", err
 	}
 	return readNetstring(bufio.NewReader(c))
+}
+
+// askExim sends one line to the listener for Exim, and returns the line that
+// comes back.
+func (d *daemon) askExim(line string) (string, error) {
+	c, err := net.DialTimeout("tcp", d.exim, time.Second)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := fmt.Fprintf(c, "%s\n", line); err != nil {
+		return "", err
+	}
+	reply, err := bufio.NewReader(c).ReadString('\n')
+	return strings.TrimSpace(reply), err
 }
 
 // readNetstring reads LENGTH:TEXT, and returns the text.

@@ -84,8 +84,12 @@ func (l *lab) startLocal(ctx context.Context) error {
 	var sockets []string
 	for i, suite := range l.suites {
 		p, err := newPostfix(ctx, l.work, l.folder, suite, i+1)
-		if err != nil {
+		if err != nil && suite != moving {
 			return fmt.Errorf("postfix of %s: %w", suite, err)
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "lab: goes on without the Postfix of %s: %v\n", suite, err)
+			continue
 		}
 		l.postfixes = append(l.postfixes, p)
 		sockets = append(sockets, filepath.Join(p.socketFolder(), "map.sock"))

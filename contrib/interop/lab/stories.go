@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"time"
 )
 
@@ -17,6 +18,7 @@ type story struct {
 // stories are told in this order; each leaves the lab as the next one expects it.
 var stories = []story{
 	{"explain", (*lab).explain},
+	{"doors", (*lab).doors},
 	{"cache", (*lab).cache},
 	{"withdrawn", (*lab).withdrawn},
 	{"exempted", (*lab).exempted},
@@ -130,5 +132,39 @@ func (l *lab) required(ctx context.Context) error {
 		return err
 	}
 	l.redeliver(ctx, "required", "override removed", sent, sentOver("plaintext"))
+	return nil
+}
+
+// doors: the same decision in the words of every mail server.
+func (l *lab) doors(ctx context.Context) error {
+	sts, dane, none := byName("sts"), byName("dane"), byName("none")
+	secure := sts.fill("OK secure match=mx1.{D} servername=hostname")
+	for _, c := range []struct {
+		mapName string
+		of      scenario
+		want    string // regular expression
+	}{
+		{"sts", sts, "^" + secure + "$"},
+		{"sts", dane, "^NOTFOUND $"},
+		{"QUERY", sts, "^" + secure},
+		{"QUERYwithTLSRPT", sts, "^" + secure + " policy_type=sts"},
+		{"QUERY", dane, "^OK dane-only"},
+		{"transport", sts, "^NOTFOUND $"},
+		{"mailertable", sts, "^NOTFOUND $"},
+		{"nonsense", sts, "^TEMP "},
+	} {
+		reply, err := l.daemon.ask(c.mapName, c.of.domain())
+		if err != nil {
+			return err
+		}
+		l.expect("doors", c.mapName+" "+c.of.domain()+": "+c.want, reply, regexp.MustCompile(c.want).MatchString(reply))
+	}
+	for s, want := range map[*scenario]string{&sts: "^v=1 mode=enforce ignore=", &dane: "^v=1 mode=none", &none: "^v=1 mode=none"} {
+		reply, err := l.daemon.askExim("policy  " + s.domain())
+		if err != nil {
+			return err
+		}
+		l.expect("doors", "Exim "+s.domain()+": "+want, reply, regexp.MustCompile(want).MatchString(reply))
+	}
 	return nil
 }
