@@ -1,7 +1,6 @@
 package dnssec
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -29,7 +28,8 @@ type server struct {
 // first that told something.
 type verdict struct {
 	validates bool
-	reason    string // why not
+	proven    bool   // by a test that has all that a proof needs
+	reason    string // why it does not validate
 }
 
 // believed reports whether the AD bit of this server counts.
@@ -44,7 +44,7 @@ func (s *server) believed() bool {
 // proven reports whether the self-test saw the server validate.
 func (s *server) proven() bool {
 	v := s.verdict.Load()
-	return s.trusted && v != nil && v.validates
+	return s.trusted && v != nil && v.validates && v.proven
 }
 
 func (s *server) putBack(now time.Time) { s.failed.Store(now.Add(penalty).UnixNano()) }
@@ -179,5 +179,3 @@ func byLateness(list []*server, late func(*server) int64) []*server {
 	}
 	return sorted
 }
-
-var errNoServer = errors.New("no resolver configured")
