@@ -291,7 +291,9 @@ func (l lookup) records(ctx context.Context, base string) bool {
 	return true
 }
 
+// badName reports that nothing was asked, since the name itself cannot be in DNS. An
+// alias that leads to such a name is an error as any other.
 func badName(err error) bool {
 	e, ok := errors.AsType[*dnssec.Error](err)
-	return ok && e.Kind == dnssec.BadName
+	return ok && e.Kind == dnssec.BadName && e.Server == ""
 }

@@ -94,7 +94,7 @@ func (p *Plan) conclude() {
 	switch {
 	case count[Usable] > 0 && count[Usable] == reachable && p.MXSecure:
 		p.Class = ClassFull
-		p.because("usable TLSA at %s", p.tally(count[Usable]))
+		p.because("usable TLSA at %s%s", p.tally(count[Usable]), p.shortfall(first))
 	case count[Usable] > 0:
 		p.Class = ClassPartial
 		p.because("usable TLSA at %s%s", p.tally(count[Usable]), p.shortfall(first))
@@ -106,7 +106,7 @@ func (p *Plan) conclude() {
 		p.because("no TLSA at the hosts that can be looked up, but %s: %s", suspect.Name, suspect.Reason)
 	case suspect != nil:
 		p.Class, p.Err = ClassBroken, suspect.Err
-		p.because("no MX host can be looked up; %s: %s", suspect.Name, suspect.Reason)
+		p.because("no host can be looked up; %s: %s", suspect.Name, suspect.Reason)
 	case p.Skipped > 0 && p.MXSecure:
 		p.Class = ClassPartial
 		p.because("no TLSA at the best %d of %d MX hosts, the others were not looked up", len(p.Hosts), len(p.Hosts)+p.Skipped)
@@ -128,13 +128,13 @@ func (p *Plan) tally(n int) string {
 	return fmt.Sprintf("%d of %d MX hosts", n, total)
 }
 
-// shortfall words what keeps ClassPartial from being full.
+// shortfall words what is not as good as it could be beside usable hosts.
 func (p *Plan) shortfall(first map[State]*Host) string {
 	s := ""
 	if !p.MXSecure {
 		s = ", but the MX answer is not authenticated"
 	}
-	for _, state := range []State{NoTLSA, Insecure, Unusable} {
+	for _, state := range []State{NoTLSA, Insecure, Unusable, Broken, Absent} {
 		if h := first[state]; h != nil {
 			return s + "; " + h.Name + ": " + h.Reason
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -272,4 +273,20 @@ func FuzzVerify(f *testing.F) {
 			}
 		}
 	})
+}
+
+func BenchmarkVerify(b *testing.B) {
+	root := issue(b, nil, "root", authority)
+	mid := issue(b, root, "mid", authority)
+	leaf := issue(b, mid, "mx.example.org")
+	chain := der(leaf, mid, root)
+	for _, r := range []dnssec.TLSA{tlsa(3, 1, 1, leaf), tlsa(2, 1, 1, root), tlsa(2, 1, 0, root)} {
+		b.Run(fmt.Sprintf("%d-%d-%d", r.Usage, r.Selector, r.MatchingType), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := dane.Verify([]dnssec.TLSA{r}, chain, []string{"mx.example.org"}, now); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
