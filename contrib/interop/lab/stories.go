@@ -99,6 +99,8 @@ func (l *lab) withdrawn(ctx context.Context) error {
 	if err := l.names.change(ctx); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 6*stsTTL) // the TTL, and time to retry on a slow machine
+	defer cancel()
 	l.redeliver(ctx, "withdrawn", fmt.Sprintf("none, new id, TTL %s", stsTTL), sent, sentOver("Untrusted"))
 	return nil
 }
