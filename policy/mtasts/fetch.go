@@ -72,7 +72,7 @@ func (f *Fetcher) Fetch(ctx context.Context, domain string) (*Fetched, error) {
 
 func (f *Fetcher) fetch(ctx context.Context, domain string) (*Fetched, error) {
 	limit := cmp.Or(f.Timeout, fetchLimit)
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no complete answer within %v: %w", limit, context.DeadlineExceeded))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, inWords(context.DeadlineExceeded, "no complete answer within %v", limit))
 	defer cancel()
 
 	host := hostPrefix + domain
@@ -122,7 +122,7 @@ func ended(ctx context.Context, err error) error {
 	if ctx.Err() == nil {
 		return err
 	}
-	return temporary(context.Cause(ctx))
+	return temporary(fmt.Errorf("fetch ended: %w", context.Cause(ctx)))
 }
 
 func (f *Fetcher) now() time.Time {
@@ -224,12 +224,9 @@ func (f *Fetcher) dial(ctx context.Context, host string, addrs []netip.Addr) (ne
 }
 
 func dialReason(err error) string {
-	var op *net.OpError
-	if errors.As(err, &op) {
-		if op.Timeout() {
-			return fmt.Sprintf("no reply within %v", dialLimit)
-		}
-		err = op.Err
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return fmt.Sprintf("no reply within %v", dialLimit)
 	}
-	return strings.TrimPrefix(err.Error(), "connect: ")
+	return ioReason(err)
 }

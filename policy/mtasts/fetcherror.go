@@ -5,7 +5,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"strings"
 	"time"
 )
@@ -62,10 +64,9 @@ func asFetchError(domain string, err error) *FetchError {
 func handshakeError(host string, err error, now time.Time) error {
 	var verification *tls.CertificateVerificationError
 	if errors.As(err, &verification) {
-		words := certificateReason(host, verification, now)
-		return &FetchError{Result: WebPKIInvalid, Err: &reasonError{words, err}}
+		return &FetchError{Result: WebPKIInvalid, Err: inWords(err, "%s", certificateReason(host, verification, now))}
 	}
-	e := fmt.Errorf("TLS with %s: %w", host, err)
+	e := inWords(err, "TLS with %s: %s", host, ioReason(err))
 	var op *net.OpError
 	if errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error") {
 		return e // an alert: the other side cannot or will not
@@ -74,10 +75,14 @@ func handshakeError(host string, err error, now time.Time) error {
 	if errors.As(err, &record) {
 		return fmt.Errorf("%s does not speak TLS on its https port", host)
 	}
-	if strings.HasPrefix(err.Error(), "tls: ") {
-		return e
+	if !strings.HasPrefix(err.Error(), "tls: ") {
+		return temporary(e)
 	}
-	return temporary(e)
+	// A certificate that cannot be parsed or used has no error type in crypto/tls.
+	if strings.Contains(err.Error(), "certificate") {
+		return &FetchError{Result: WebPKIInvalid, Err: e}
+	}
+	return e
 }
 
 // reasonError says in better words what err is.
@@ -88,6 +93,31 @@ type reasonError struct {
 
 func (e *reasonError) Error() string { return e.words }
 func (e *reasonError) Unwrap() error { return e.err }
+
+// inWords wraps err without its own text.
+func inWords(err error, format string, args ...any) error {
+	return &reasonError{fmt.Sprintf(format, args...), err}
+}
+
+// ioReason is the text of an error of a connection without the addresses, which
+// differ from one attempt to the next.
+func ioReason(err error) string {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return "connection closed too early"
+	}
+	var op *net.OpError
+	if !errors.As(err, &op) {
+		return err.Error()
+	}
+	if op.Op == "remote error" {
+		return op.Op + ": " + op.Err.Error()
+	}
+	var call *os.SyscallError
+	if errors.As(op.Err, &call) {
+		return call.Err.Error()
+	}
+	return op.Err.Error()
+}
 
 // certificateReason says what is wrong with a certificate. What it takes from the
 // certificate is printable and bounded.
@@ -109,7 +139,10 @@ func certificateReason(host string, err *tls.CertificateVerificationError, now t
 		}
 		return subject + " expired on " + invalid.Cert.NotAfter.UTC().Format(time.DateOnly)
 	case errors.As(err, &name) && name.Certificate != nil:
-		return subject + " is for " + certificateNames(name.Certificate)
+		if len(name.Certificate.DNSNames) == 0 {
+			return subject + " names no host (a common name does not count)"
+		}
+		return subject + " is only for " + certificateNames(name.Certificate)
 	case errors.As(err, &unknown) && sentLeaf:
 		leaf := err.UnverifiedCertificates[0]
 		if leaf.Issuer.String() == leaf.Subject.String() {
@@ -123,9 +156,6 @@ func certificateReason(host string, err *tls.CertificateVerificationError, now t
 // certificateNames lists the first names that a certificate is valid for.
 func certificateNames(c *x509.Certificate) string {
 	const most = 3
-	if len(c.DNSNames) == 0 {
-		return "no host (a common name does not count)"
-	}
 	var names []string
 	for _, n := range c.DNSNames[:min(len(c.DNSNames), most)] {
 		names = append(names, printable(n, 64))

@@ -31,7 +31,7 @@ func get(ctx context.Context, conn io.ReadWriter, host string) (string, error) {
 	req.Header.Set("User-Agent", "postseal")
 	req.Header.Set("Accept-Encoding", "identity") // whose size is known
 	if err := req.Write(conn); err != nil {
-		return "", temporary(fmt.Errorf("send request to %s: %w", host, err))
+		return "", temporary(inWords(err, "send request to %s: %s", host, ioReason(err)))
 	}
 	limited := &io.LimitedReader{R: conn, N: maxHeader}
 	resp, err := readResponse(bufio.NewReader(limited), req)
@@ -39,9 +39,9 @@ func get(ctx context.Context, conn io.ReadWriter, host string) (string, error) {
 		if limited.N <= 0 {
 			return "", fmt.Errorf("response header of %s is larger than %d octets", host, maxHeader)
 		}
-		return "", temporary(fmt.Errorf("read response of %s: %w", host, err))
+		return "", temporary(inWords(err, "read response of %s: %s", host, ioReason(err)))
 	}
-	defer resp.Body.Close()
+	// The body is never closed, which would read it to its end first. The connection is.
 	if err := checkResponse(resp, host); err != nil {
 		return "", err
 	}
@@ -51,7 +51,7 @@ func get(ctx context.Context, conn io.ReadWriter, host string) (string, error) {
 		return "", fmt.Errorf("policy text is larger than %d octets", MaxBody)
 	}
 	if err != nil {
-		return "", temporary(fmt.Errorf("read policy text from %s: %w", host, err))
+		return "", temporary(inWords(err, "read policy text from %s: %s", host, ioReason(err)))
 	}
 	return string(body), nil
 }
@@ -78,7 +78,7 @@ func readResponse(r *bufio.Reader, req *http.Request) (*http.Response, error) {
 func checkResponse(resp *http.Response, host string) error {
 	code := resp.StatusCode
 	switch {
-	case code >= 300 && code < 400:
+	case code >= 300 && code < 400 && code != http.StatusNotModified:
 		// RFC 8461 §3.3: redirects must not be followed.
 		return fmt.Errorf("%s answers with a redirect (status %d), which MTA-STS forbids", host, code)
 	case code >= 500, code == http.StatusTooManyRequests, code == http.StatusRequestTimeout:

@@ -68,6 +68,8 @@ func (ca authority) issue(host string, names []string, fault string) (*tls.Certi
 		template.DNSNames = nil
 	case "selfsigned":
 		issuer = template
+	case "badcert":
+		return &tls.Certificate{Certificate: [][]byte{{0x30, 0x01}}, PrivateKey: ca.key}, nil
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, issuer, &ca.key.PublicKey, ca.key)
 	if err != nil {

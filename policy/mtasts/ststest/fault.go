@@ -15,9 +15,9 @@ import (
 // faultNames are all but the status codes.
 func faultNames() []string {
 	return []string{
-		"", "expired", "notyet", "selfsigned", "wrongname", "cnonly", "tls11", "close", "truncate",
+		"", "expired", "notyet", "selfsigned", "wrongname", "cnonly", "badcert", "tls11", "close", "truncate",
 		"garbage", "slow", "drip", "big", "chunked", "bigheader", "gzip", "html", "nocontenttype",
-		"redirect", "103",
+		"redirect", "103", "hang404",
 	}
 }
 
@@ -56,6 +56,11 @@ func respond(w http.ResponseWriter, r *http.Request, h policyHost) {
 	case "truncate":
 		header.Set("Content-Length", strconv.Itoa(len(body)+100))
 	case "slow":
+		<-r.Context().Done()
+		return
+	case "hang404":
+		w.WriteHeader(http.StatusNotFound)
+		http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 		return
 	case "drip":

@@ -79,21 +79,25 @@ func New(t testing.TB) *Server {
 	}
 	s.Roots.AddCert(ca.cert)
 
-	var handlers, serving sync.WaitGroup
+	var conns, serving sync.WaitGroup
 	server := &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			handlers.Add(1)
-			defer handlers.Done()
-			s.serve(w, r)
-		}),
+		Handler:  http.HandlerFunc(s.serve),
 		ErrorLog: log.New(io.Discard, "", 0), // faults are meant
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew: // comes from the goroutine that serving waits for
+				conns.Add(1)
+			case http.StateClosed, http.StateHijacked:
+				conns.Done()
+			}
+		},
 	}
 	server.SetKeepAlivesEnabled(false)
 	serving.Go(func() { server.Serve(&listener{Listener: ln, server: s}) })
 	t.Cleanup(func() {
 		server.Close() // ends the context of every request
 		serving.Wait()
-		handlers.Wait()
+		conns.Wait()
 	})
 	return s
 }
@@ -114,8 +118,8 @@ func (s *Server) Set(domain, body string) {
 
 // Fault makes the policy host of domain misbehave; "" mends it. Faults are:
 //
-//	expired, notyet, selfsigned, wrongname, cnonly   the certificate
-//	tls11                                            TLS 1.1 at most
+//	expired, notyet, selfsigned, wrongname, cnonly, badcert   the certificate
+//	tls11       TLS 1.1 at most
 //	close       closes the connection instead of a response
 //	truncate    closes it in the midst of the body
 //	garbage     answers with what is not HTTP
@@ -125,9 +129,10 @@ func (s *Server) Set(domain, body string) {
 //	chunked     sends the body in chunks of one octet
 //	bigheader   a response header of 64 KiB
 //	gzip        sends the body with Content-Encoding gzip
-//	html, nocontenttype                              the media type
+//	html, nocontenttype   the media type
 //	redirect    status 301 to another path of the same host
 //	103         Early Hints before the good response
+//	hang404     status 404 with a body that does not come
 //	204, 404, … any status from 200 on, with the body; 3xx with a Location
 func (s *Server) Fault(domain, fault string) {
 	s.tb.Helper()
