@@ -10,7 +10,7 @@
 //
 // # Class
 //
-// A host that provably has no address (Absent) does not count. A Broken host is
+// If the MX lookup fails, nothing can be told: ClassBroken (RFC 7672 §2.1.2). A host that provably has no address (Absent) does not count. A Broken host is
 // unreachable (RFC 7672 §2.1.2): it is passed over as long as another host
 // works, but it is never taken for one without DANE, or whoever can suppress a
 // DNS reply could switch DANE off. So, with what remains:
@@ -21,7 +21,8 @@
 //   - else a Broken host where DANE is possible: ClassBroken if no other host
 //     remains, else ClassPartial. Opportunistic DANE makes a mail server skip the
 //     Broken host and use the others, which ClassNone would not;
-//   - else ClassNone.
+//   - else ClassNone; but ClassPartial if the MX answer is secure and names more
+//     hosts than are looked up.
 //
 // DANE is possible at a Broken host if the MX answer is secure, or an address
 // of the host is, or a validator called the answer bogus, which presupposes a
