@@ -131,6 +131,7 @@ func TestFetchFaults(t *testing.T) {
 		{"STS-031 expired", "expired", webPKI, lasting, "certificate of mta-sts.example.org expired on 1999-01-02"},
 		{"STS-031 not yet valid", "notyet", webPKI, lasting, "certificate of mta-sts.example.org is not valid before 2099-01-02"},
 		{"STS-031 self-signed", "selfsigned", webPKI, lasting, "certificate of mta-sts.example.org is self-signed"},
+		{"STS-031 expired issuer", "oldissuer", webPKI, lasting, `issuer "CN=ststest intermediate" of the certificate of mta-sts.example.org expired on 1999-01-02`},
 		{"STS-031 no certificate at all", "badcert", webPKI, lasting, "failed to parse certificate"},
 		{"STS-031 wrong name", "wrongname", webPKI, lasting, "certificate of mta-sts.example.org is only for mta-sts.wrong.test"},
 		{"STS-035 status 204", "204", fetchError, lasting, "status 204"},
@@ -203,7 +204,7 @@ func TestFetchCertificateNames(t *testing.T) {
 func TestFetchRoots(t *testing.T) {
 	w := newWorld(t)
 	w.fetch.Roots = ststest.New(t).Roots
-	w.bad(t, mtasts.WebPKIInvalid, false, "unknown authority")
+	w.bad(t, mtasts.WebPKIInvalid, false, "unknown authority, \"CN=ststest CA\", and came without an intermediate")
 	if w.https.Gets(domain) != 0 {
 		t.Error("STS-102: a request was made to a server without a trusted certificate")
 	}

@@ -132,7 +132,7 @@ func certificateReason(host string, err *tls.CertificateVerificationError, now t
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
 		if sentLeaf && !invalid.Cert.Equal(err.UnverifiedCertificates[0]) {
-			subject = "issuer " + quoted(invalid.Cert.Subject.CommonName) + " of the " + subject
+			subject = "issuer " + quoted(invalid.Cert.Subject.String()) + " of the " + subject
 		}
 		if now.Before(invalid.Cert.NotBefore) {
 			return subject + " is not valid before " + invalid.Cert.NotBefore.UTC().Format(time.DateOnly)
@@ -148,7 +148,11 @@ func certificateReason(host string, err *tls.CertificateVerificationError, now t
 		if leaf.Issuer.String() == leaf.Subject.String() {
 			return subject + " is self-signed"
 		}
-		return subject + " is from an unknown authority, " + quoted(leaf.Issuer.String())
+		subject += " is from an unknown authority, " + quoted(leaf.Issuer.String())
+		if len(err.UnverifiedCertificates) == 1 {
+			subject += ", and came without an intermediate certificate" // often forgotten
+		}
+		return subject
 	}
 	return subject + " is invalid: " + printable(err.Err.Error(), 200)
 }

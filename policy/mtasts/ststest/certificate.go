@@ -23,21 +23,25 @@ func newAuthority() (authority, error) {
 	if err != nil {
 		return authority{}, err
 	}
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "ststest CA"},
-		NotBefore:             date(1990),
-		NotAfter:              date(2100),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign,
-	}
+	template := authorityTemplate("ststest CA", date(2100))
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
 		return authority{}, err
 	}
 	cert, err := x509.ParseCertificate(der)
 	return authority{cert, key}, err
+}
+
+func authorityTemplate(name string, notAfter time.Time) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: name},
+		NotBefore:             date(1990),
+		NotAfter:              notAfter,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
 }
 
 func date(year int) time.Time { return time.Date(year, 1, 2, 0, 0, 0, 0, time.UTC) }
@@ -57,6 +61,7 @@ func (ca authority) issue(host string, names []string, fault string) (*tls.Certi
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	issuer := ca.cert
+	var chain [][]byte
 	switch fault {
 	case "expired":
 		template.NotAfter = date(1999)
@@ -68,6 +73,13 @@ func (ca authority) issue(host string, names []string, fault string) (*tls.Certi
 		template.DNSNames = nil
 	case "selfsigned":
 		issuer = template
+	case "oldissuer":
+		issuer = authorityTemplate("ststest intermediate", date(1999))
+		der, err := x509.CreateCertificate(rand.Reader, issuer, ca.cert, &ca.key.PublicKey, ca.key)
+		if err != nil {
+			return nil, err
+		}
+		chain = [][]byte{der}
 	case "badcert":
 		return &tls.Certificate{Certificate: [][]byte{{0x30, 0x01}}, PrivateKey: ca.key}, nil
 	}
@@ -75,7 +87,7 @@ func (ca authority) issue(host string, names []string, fault string) (*tls.Certi
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: ca.key}, nil
+	return &tls.Certificate{Certificate: append([][]byte{der}, chain...), PrivateKey: ca.key}, nil
 }
 
 // tlsConfig chooses certificate and faults by SNI.

@@ -15,7 +15,7 @@ import (
 // faultNames are all but the status codes.
 func faultNames() []string {
 	return []string{
-		"", "expired", "notyet", "selfsigned", "wrongname", "cnonly", "badcert", "tls11", "close", "truncate",
+		"", "expired", "notyet", "selfsigned", "wrongname", "cnonly", "badcert", "oldissuer", "tls11", "close", "truncate",
 		"garbage", "slow", "drip", "big", "chunked", "bigheader", "gzip", "html", "nocontenttype",
 		"redirect", "103", "hang404",
 	}
@@ -75,6 +75,7 @@ func respond(w http.ResponseWriter, r *http.Request, h policyHost) {
 	case "big":
 		filler := "x: " + strings.Repeat("y", 96) + "\n"
 		body = append(body, strings.Repeat(filler, mtasts.MaxBody/len(filler)+1)...)[:mtasts.MaxBody+1]
+		header.Set("Content-Length", strconv.Itoa(len(body)))
 	case "bigheader":
 		header.Set("X-Big", strings.Repeat("x", 64<<10))
 	case "gzip":

@@ -119,6 +119,7 @@ func (s *Server) Set(domain, body string) {
 // Fault makes the policy host of domain misbehave; "" mends it. Faults are:
 //
 //	expired, notyet, selfsigned, wrongname, cnonly, badcert   the certificate
+//	oldissuer   an expired intermediate certificate
 //	tls11       TLS 1.1 at most
 //	close       closes the connection instead of a response
 //	truncate    closes it in the midst of the body

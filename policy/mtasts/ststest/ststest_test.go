@@ -63,7 +63,7 @@ func TestServer(t *testing.T) {
 	s.Up()
 	good("example.org", 200, "one")
 
-	for _, fault := range []string{"expired", "notyet", "selfsigned", "wrongname", "cnonly", "badcert", "tls11", "close", "truncate", "garbage"} {
+	for _, fault := range []string{"expired", "notyet", "selfsigned", "wrongname", "cnonly", "badcert", "oldissuer", "tls11", "close", "truncate", "garbage"} {
 		s.Fault("example.org", fault)
 		bad("example.org")
 	}
