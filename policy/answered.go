@@ -1,0 +1,114 @@
+package policy
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+
+	"postseal/policy/dane"
+	"postseal/policy/mtasts"
+)
+
+// Policy types of RFC 8460 §4.4.
+const (
+	TypeSTS      = "sts"
+	TypeTLSA     = "tlsa"
+	TypeNoPolicy = "no-policy-found"
+)
+
+// keptAnswers is how many answered policies a domain keeps: enough for a log
+// that is read some days late, few enough to hold for every domain.
+const keptAnswers = 8
+
+// Answered is one policy as it was answered for a destination, from Start on.
+// Reports need it: a log line tells what happened, not which policy applied.
+type Answered struct {
+	Start time.Time
+	Type  string // TypeSTS, TypeTLSA, TypeNoPolicy; "" where an override stood in for it
+
+	sts  *mtasts.Policy
+	tlsa []string
+}
+
+// Strings are the policy-string values of RFC 8460 §4.4: the lines of an STS
+// policy, or the TLSA records, each as "_25._tcp.BASE. IN TLSA …".
+func (a Answered) Strings() []string {
+	if a.sts != nil {
+		return slices.Collect(a.sts.Lines())
+	}
+	return a.tlsa
+}
+
+// MX are the MX patterns of an STS policy.
+func (a Answered) MX() []string {
+	if a.sts == nil {
+		return nil
+	}
+	return a.sts.MX
+}
+
+func (a Answered) same(b Answered) bool {
+	if a.Type != b.Type || !slices.Equal(a.tlsa, b.tlsa) {
+		return false
+	}
+	return a.sts == b.sts || a.sts != nil && b.sts != nil && a.sts.Text == b.sts.Text
+}
+
+// answer tells what d answered; ok is false for a temporary failure, under
+// which nothing was sent.
+func answer(d *Decision) (a Answered, ok bool) {
+	a = Answered{Start: d.Made}
+	switch {
+	case d.Level == LevelTemp:
+		return a, false
+	case d.Override != nil && d.Override.Action != NoAction:
+	case d.Level == LevelDANE || d.Level == LevelDANEOnly:
+		a.Type, a.tlsa = TypeTLSA, tlsaStrings(d.Plan)
+	case d.STS != nil && d.STS.Mode != mtasts.None:
+		a.Type, a.sts = TypeSTS, d.STS
+	default:
+		a.Type = TypeNoPolicy
+	}
+	return a, true
+}
+
+func tlsaStrings(p *dane.Plan) []string {
+	if p == nil {
+		return nil
+	}
+	var list []string
+	for i := range p.Hosts {
+		for _, r := range p.Hosts[i].TLSA {
+			list = append(list, fmt.Sprintf("_%d._tcp.%s. IN TLSA %d %d %d %s", p.Port, p.Hosts[i].Base, r.Usage, r.Selector, r.MatchingType, hex.EncodeToString(r.Data)))
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// remember adds what d answered to the list, if it is something new. A DANE
+// decision restored from disk lacks the records; they are in the list already.
+func remember(list []Answered, d *Decision) []Answered {
+	a, ok := answer(d)
+	if a.Type == TypeTLSA && d.Plan == nil || !ok || len(list) > 0 && list[len(list)-1].same(a) {
+		return list
+	}
+	list = append(slices.Clone(list), a)
+	return list[max(0, len(list)-keptAnswers):]
+}
+
+// PolicyAt returns the policy that was answered for a domain at t; ok is false
+// where that is not known.
+func (e *Engine) PolicyAt(domain string, t time.Time) (a Answered, ok bool) {
+	m, found := e.memos().Get(domain)
+	if !found {
+		return Answered{}, false
+	}
+	for _, candidate := range slices.Backward(m.answered) {
+		if !t.Before(candidate.Start) {
+			return candidate, true
+		}
+	}
+	return Answered{}, false
+}

@@ -1,0 +1,245 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+
+	"postseal/cache"
+	"postseal/cache/boltdb"
+	"postseal/policy/dnssec"
+	"postseal/policy/mtasts"
+)
+
+// Bucket is the bucket of the database that the engine keeps its memory in.
+const Bucket = "policies"
+
+const (
+	// flightLimit bounds the lookups of one destination, the caller's
+	// patience notwithstanding (RFC 8461 §3.3 suggests a minute for a fetch).
+	flightLimit = 60 * time.Second
+	// maxFlights bounds the destinations that are looked up at the same time;
+	// each costs some goroutines and sockets.
+	maxFlights = 2048
+	// maxFetches bounds the policies that are fetched at the same time, so
+	// that slow policy hosts cannot exhaust sockets.
+	maxFetches = 256
+	// keptTrails is for how many destinations explain can tell the past.
+	keptTrails = 256
+)
+
+// errStopping is the cause of the cancellation when Run ends.
+var errStopping = errors.New("postseal is stopping")
+
+// FirstContact says what a caller is told when MTA-STS discovery of a domain
+// never seen before is not done in time (policy.first_contact).
+type FirstContact uint8
+
+const (
+	Deliver FirstContact = iota // no policy: RFC 8461 gives delivery priority
+	Defer                       // temporary failure
+)
+
+// Engine decides. Set the fields, then call Run in a goroutine of its own; the
+// other methods may be called from any number of goroutines.
+type Engine struct {
+	DNS          *dnssec.Client
+	Fetch        *mtasts.Fetcher
+	DB           *boltdb.DB // with the bucket Bucket; nil: nothing outlives a restart
+	CacheSize    int        // destinations in memory; 0: 16384
+	FirstContact FirstContact
+	Log          *slog.Logger     // nil: discard
+	Now          func() time.Time // nil: time.Now
+
+	once       sync.Once
+	memory     *cache.Cache[*memo]
+	rules      atomic.Pointer[rules]
+	generation atomic.Uint64 // of the rules
+	base       context.Context
+	stop       context.CancelCauseFunc
+	slots      slots
+	discovery  singleflight.Group // by domain
+	trails     *lru.Cache[string, *Trail]
+	agenda     agenda
+	counts     [LevelTemp + 1]atomic.Uint64
+
+	mu      sync.Mutex // guards what follows
+	flights map[string]*flight
+	failing map[string]struct{}
+	ended   bool
+	running sync.WaitGroup
+
+	writing sync.Mutex // held from reading a memo to putting its successor
+}
+
+// memos returns the memory, made at the first call.
+func (e *Engine) memos() *cache.Cache[*memo] {
+	e.once.Do(func() {
+		if e.Log == nil {
+			e.Log = slog.New(slog.DiscardHandler)
+		}
+		e.memory = cache.New(cache.Options[*memo]{DB: e.DB, Bucket: Bucket, Size: e.CacheSize,
+			Append: appendMemo, Decode: decodeMemo, Key: func(m *memo) string { return m.key }, Log: e.Log})
+		e.base, e.stop = context.WithCancelCause(context.Background())
+		e.slots = make(slots, maxFetches)
+		e.trails, _ = lru.New[string, *Trail](keptTrails) // fails for sizes below 1 only
+		e.flights = map[string]*flight{}
+		e.failing = map[string]struct{}{}
+		e.agenda.wake = make(chan struct{}, 1)
+	})
+	return e.memory
+}
+
+func (e *Engine) now() time.Time {
+	if e.Now != nil {
+		return e.Now()
+	}
+	return time.Now()
+}
+
+// Cached returns the fresh decision for a plain domain name, canonical as
+// [AppendName] gives it, if it is in memory; else nil. It neither blocks nor
+// allocates.
+func (e *Engine) Cached(name []byte) *Decision {
+	m, ok := e.memos().Peek(name)
+	if !ok {
+		return nil
+	}
+	now := e.now()
+	d := m.decision
+	if d == nil || !d.Fresh(now) || d.generation != e.generation.Load() {
+		return nil
+	}
+	m.touch(now)
+	return d
+}
+
+// Decide returns the decision for dest, never nil. It waits for lookups until
+// ctx ends; then what is known decides, while the lookups go on behind for up
+// to a minute and serve the next caller. It does not wait for MTA-STS where
+// DANE alone decides.
+func (e *Engine) Decide(ctx context.Context, dest Destination) *Decision {
+	now := e.now()
+	key := dest.String()
+	m, _ := e.memos().Peek([]byte(key))
+	if m != nil && m.decision != nil && m.decision.Fresh(now) && m.decision.generation == e.generation.Load() {
+		m.touch(now)
+		return m.decision
+	}
+	if d := e.ruled(dest, now); d != nil {
+		return d
+	}
+	f := e.join(key, dest, asDue)
+	if f == nil {
+		return e.busy(dest, now)
+	}
+	return f.wait(ctx)
+}
+
+// ruled is the decision of an override that needs no lookup, or nil.
+func (e *Engine) ruled(dest Destination, now time.Time) *Decision {
+	e.memos()
+	gen := e.generation.Load()
+	o := e.rules.Load().find(dest.Domain, now)
+	v, ok := o.overridden()
+	if !ok {
+		return nil
+	}
+	d := &Decision{Destination: dest, Level: v.level, Rule: v.rule, Reason: clean(v.reason), Override: o, Made: now, Expires: now.Add(time.Hour), generation: gen}
+	if v.level == LevelSTS {
+		d.STS = o.Policy
+	}
+	if u := o.until(); !u.IsZero() {
+		d.Expires = earlier(d.Expires, u)
+	}
+	e.spawn(func() { // publishing may read the disk
+		e.publish(dest.String(), func(m *memo) {
+			m.decision = d
+			m.answered = remember(m.answered, d)
+		})
+	})
+	return d
+}
+
+// spawn runs f, which Run will wait for; it does nothing once Run is ending.
+func (e *Engine) spawn(f func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.ended {
+		e.running.Go(f)
+	}
+}
+
+// busy answers when there are more lookups under way than are good for us.
+func (e *Engine) busy(dest Destination, now time.Time) *Decision {
+	return &Decision{Destination: dest, Level: LevelTemp, Rule: "overload", Reason: "too many lookups are under way", Made: now, Expires: now}
+}
+
+// publish replaces the memo of key by a changed copy.
+func (e *Engine) publish(key string, change func(*memo)) *memo {
+	memory := e.memos()
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	m, ok := memory.Get(key)
+	if ok {
+		m = m.with()
+	} else {
+		m = &memo{key: key}
+	}
+	change(m)
+	memory.Put(key, m)
+	return m
+}
+
+// SetOverrides replaces all rules. Decisions made under the old ones are not
+// used again.
+func (e *Engine) SetOverrides(list []Override) {
+	e.rules.Store(newRules(list))
+	e.generation.Add(1)
+}
+
+// Override returns the rule for a domain that holds now, nil if none.
+func (e *Engine) Override(domain string) *Override {
+	return e.rules.Load().find(domain, e.now())
+}
+
+// Run refreshes policies ahead of their end and writes the memory to disk
+// behind the lookups. It returns after ctx has ended, all lookups have, and
+// what they found is written.
+func (e *Engine) Run(ctx context.Context) error {
+	memory := e.memos()
+	writer, stopWriter := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWriter()
+	defer context.AfterFunc(ctx, func() { e.stop(errStopping) })()
+	var g sync.WaitGroup
+	var err error
+	g.Go(func() { err = memory.Run(writer) })
+	e.refreshAll(ctx)
+	e.mu.Lock()
+	e.ended = true
+	e.mu.Unlock()
+	e.running.Wait()
+	stopWriter()
+	g.Wait()
+	return err
+}
+
+// slots is a counting semaphore.
+type slots chan struct{}
+
+func (s slots) acquire(ctx context.Context) error {
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s slots) release() { <-s }

@@ -1,0 +1,282 @@
+package policy_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postseal/policy"
+)
+
+// logged is a log to look into.
+type logged struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func TestRefresh(t *testing.T) {
+	ctx := context.Background()
+	t.Run("STS-075 daily, whatever the TXT says", func(t *testing.T) {
+		b := newSTSBed(t)
+		b.decide(domain)
+		b.dns.SetZone(domainZone+"mta-sts.example.test. 300 IN A 127.0.0.1\n", "signed.test.")
+		for range 20 { // ten days, the life of the policy is seven
+			b.advance(12 * time.Hour)
+			b.RunDue(ctx)
+			b.want(domain, policy.LevelSTS, enforced)
+		}
+		if n := b.web.Gets(domain); n < 8 || n > 14 {
+			t.Errorf("%d GETs in ten days", n)
+		}
+	})
+	t.Run("STS-075 before the end of a short life", func(t *testing.T) {
+		b := newSTSBed(t)
+		b.web.Set(domain, policyText("enforce", "3600", "mx.example.test"))
+		b.decide(domain)
+		b.advance(31 * time.Minute)
+		b.RunDue(ctx)
+		if n := b.web.Gets(domain); n != 2 {
+			t.Errorf("%d GETs", n)
+		}
+	})
+	t.Run("STS-079 the body is read again under the same id", func(t *testing.T) {
+		b := newSTSBed(t)
+		b.decide(domain)
+		b.web.Set(domain, relaxed)
+		b.advance(25 * time.Hour)
+		b.RunDue(ctx)
+		b.want(domain, policy.LevelNone, "DANE none, STS none")
+	})
+	t.Run("STS-076 only what is used, and the rest is dropped", func(t *testing.T) {
+		b := newSTSBed(t)
+		b.decide(domain)
+		b.decide("other." + domain)
+		b.advance(8 * 24 * time.Hour)
+		b.RunDue(ctx)
+		if n := b.web.Gets(domain); n != 1 {
+			t.Errorf("%d GETs for a domain that nobody asks for", n)
+		}
+		left := 0
+		if err := b.List(func(policy.Summary) bool { left++; return true }); err != nil || left != 0 {
+			t.Errorf("%d left, %v", left, err)
+		}
+	})
+	t.Run("STS-076 spread", func(t *testing.T) {
+		seen := map[time.Duration]bool{}
+		for range 1000 {
+			d := policy.RefreshAfter(30 * 24 * time.Hour)
+			if d > 24*time.Hour || d < 18*time.Hour {
+				t.Fatalf("refresh after %s", d)
+			}
+			seen[d.Truncate(time.Minute)] = true
+		}
+		if len(seen) < 100 {
+			t.Errorf("%d different minutes", len(seen))
+		}
+	})
+	t.Run("STS-080 an alert well before expiry, not for mode none", func(t *testing.T) {
+		for _, mode := range []string{"enforce", "none"} {
+			var log logged
+			b := newSTSBed(t, func(e *policy.Engine) { e.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+			b.web.Set(domain, policyText(mode, "604800", "mx.example.test"))
+			b.decide(domain)
+			b.web.Down()
+			for range 4 {
+				b.advance(20 * time.Hour)
+				b.RunDue(ctx)
+			}
+			warned := strings.Contains(log.String(), "policy cannot be refreshed") && strings.Contains(log.String(), "domain="+domain)
+			if warned != (mode == "enforce") {
+				t.Errorf("mode %s: %s", mode, log.String())
+			}
+			if s := b.Status(); (s.Failing == 1) != (mode == "enforce") {
+				t.Errorf("mode %s: %+v", mode, s)
+			}
+		}
+	})
+	t.Run("STS-043 pauses grow", func(t *testing.T) {
+		b := newSTSBed(t)
+		b.web.Fault(domain, "404")
+		for range 24 * 60 / 5 { // a day, a question every five minutes
+			b.decide(domain)
+			b.advance(5*time.Minute + time.Second)
+		}
+		if n := b.web.Gets(domain); n < 5 || n > 15 {
+			t.Errorf("%d GETs a day for a policy that is not there", n)
+		}
+	})
+}
+
+func TestOverrides(t *testing.T) {
+	pin := func(mode string, mx ...string) policy.Override {
+		return policy.Override{Action: policy.Pin, Policy: parsePolicy(t, policyText(mode, "86400", mx...))}
+	}
+	rule := func(o policy.Override, domain string) policy.Override { o.Domain = domain; return o }
+	cases := []struct {
+		name, domain string
+		override     policy.Override
+		level        policy.Level
+		rule         string
+	}{
+		{"exempt", domain, policy.Override{Domain: domain, Action: policy.Exempt}, policy.LevelMay, "override exempt"},
+		{"exempt from DANE", "full.signed.test", policy.Override{Domain: "full.signed.test", Action: policy.Exempt}, policy.LevelMay, "override exempt"},
+		{"exempt below", "a.b." + domain, policy.Override{Domain: "." + domain, Action: policy.Exempt}, policy.LevelMay, "override exempt"},
+		{"below is not the domain itself", domain, policy.Override{Domain: "." + domain, Action: policy.Exempt}, policy.LevelSTS, enforced},
+		{"require encrypt", "none.test", policy.Override{Domain: "none.test", Action: policy.Require, Level: policy.LevelEncrypt}, policy.LevelEncrypt, "override require encrypt"},
+		{"DANE-028 require dane-only", "none.test", policy.Override{Domain: "none.test", Action: policy.Require, Level: policy.LevelDANEOnly}, policy.LevelDANEOnly, "override require dane-only"},
+		{"require secure", "none.test", policy.Override{Domain: "none.test", Action: policy.Require, Level: policy.LevelSTS, Policy: pin("enforce", "*.none.test").Policy}, policy.LevelSTS, "override require sts"},
+		{"pin enforce", "none.test", rule(pin("enforce", "mx.none.test"), "none.test"), policy.LevelSTS, enforced},
+		{"pin none over a published enforce", domain, rule(pin("none"), domain), policy.LevelNone, "DANE none, STS none"},
+		{"pin leaves DANE first", "full.signed.test", rule(pin("none"), "full.signed.test"), policy.LevelDANEOnly, "DANE full"},
+		{"requiretls alone changes nothing", domain, policy.Override{Domain: domain, RequireTLS: "opportunistic"}, policy.LevelSTS, enforced},
+	}
+	for _, c := range cases {
+		t.Run("STS-084 "+c.name, func(t *testing.T) {
+			b := newBed(t, domainZone+stsZone(domain, "1")+fullZone+tlsa+"\n")
+			b.web.Set(domain, enforcing)
+			before := b.decide(c.domain)
+			b.SetOverrides([]policy.Override{c.override})
+			d := b.want(c.domain, c.level, c.rule)
+			if d.Level == policy.LevelSTS && (d.STS == nil || len(d.STS.MX) == 0) {
+				t.Error("no MX patterns at level sts")
+			}
+			b.want(c.domain, c.level, c.rule) // now remembered
+			b.SetOverrides(nil)
+			b.want(c.domain, before.Level, before.Rule)
+		})
+	}
+	t.Run("expiry", func(t *testing.T) {
+		b := newSTSBed(t)
+		b.SetOverrides([]policy.Override{{Domain: domain, Action: policy.Exempt, Expires: b.now().Add(time.Minute)}})
+		b.want(domain, policy.LevelMay, "override exempt")
+		b.advance(61 * time.Second)
+		b.want(domain, policy.LevelSTS, enforced)
+	})
+	t.Run("the more specific rule", func(t *testing.T) {
+		b := newSTSBed(t)
+		b.SetOverrides([]policy.Override{
+			{Domain: ".test", Action: policy.Exempt},
+			{Domain: domain, Action: policy.Require, Level: policy.LevelEncrypt},
+		})
+		b.want(domain, policy.LevelEncrypt, "override require encrypt")
+		b.want("other.test", policy.LevelMay, "override exempt")
+	})
+	t.Run("the reason is told", func(t *testing.T) {
+		b := newSTSBed(t)
+		b.SetOverrides([]policy.Override{{Domain: domain, Action: policy.Exempt, Reason: "their \x00firewall"}})
+		if d := b.decide(domain); d.Reason != "override of example.test: their ?firewall" {
+			t.Errorf("%q", d.Reason)
+		}
+	})
+}
+
+func TestPolicyAt(t *testing.T) {
+	b := newSTSBed(t)
+	before := b.now()
+	b.advance(time.Minute)
+	b.decide(domain)
+	first := b.now()
+	for i := 2; i <= 12; i++ {
+		b.advance(time.Hour)
+		b.dns.SetZone(domainZone+stsZone(domain, fmt.Sprint(i)), "signed.test.")
+		b.web.Set(domain, policyText("enforce", "604800", "mx.example.test", fmt.Sprintf("mx%d.example.test", i)))
+		b.decide(domain)
+		if i == 3 {
+			if a, ok := b.PolicyAt(domain, first.Add(time.Second)); !ok || a.Type != policy.TypeSTS || len(a.MX()) != 1 || a.Strings()[1] != "mode: enforce" {
+				t.Errorf("the first policy: %v, %+v, %q", ok, a, a.Strings())
+			}
+			if _, ok := b.PolicyAt(domain, before); ok {
+				t.Error("known before anything was answered")
+			}
+		}
+	}
+	check := func() {
+		t.Helper()
+		if _, ok := b.PolicyAt(domain, first); ok {
+			t.Error("more than eight kept")
+		}
+		if a, ok := b.PolicyAt(domain, b.now()); !ok || len(a.MX()) != 2 || a.MX()[1] != "mx12.example.test" {
+			t.Errorf("now: %v, %q", ok, a.MX())
+		}
+		if a, ok := b.PolicyAt(domain, b.now().Add(-90*time.Minute)); !ok || a.MX()[1] != "mx10.example.test" {
+			t.Errorf("90 minutes ago: %v, %q", ok, a.MX())
+		}
+	}
+	check()
+	b.restart()
+	check()
+	if _, ok := b.PolicyAt("never.test", b.now()); ok {
+		t.Error("known for a domain never asked for")
+	}
+}
+
+func TestPolicyAtDANE(t *testing.T) {
+	b := newBed(t, fullZone+tlsa)
+	b.decide("full.signed.test")
+	a, ok := b.PolicyAt("full.signed.test", b.now())
+	want := "_25._tcp.mx.full.signed.test. IN TLSA " + tlsa
+	if !ok || a.Type != policy.TypeTLSA || len(a.Strings()) != 1 || a.Strings()[0] != want {
+		t.Errorf("%v, %+v, %q", ok, a, a.Strings())
+	}
+	b.restart()
+	b.decide("full.signed.test") // from disk, without the records
+	if a, _ := b.PolicyAt("full.signed.test", b.now()); len(a.Strings()) != 1 {
+		t.Errorf("after a restart: %q", a.Strings())
+	}
+}
+
+func TestExplain(t *testing.T) {
+	b := newSTSBed(t)
+	ctx := context.Background()
+	dest := policy.Destination{Domain: domain, Port: 25}
+	trail := b.Explain(ctx, dest, false)
+	text := ""
+	for _, s := range trail.Steps {
+		text += s.Topic + ": " + s.Text + "\n"
+	}
+	for _, part := range []string{"MX    example.test: 10 mx.example.test", "ttl 5m0s", "insecure", "record id 1", "mode enforce", "certificate by"} {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %q in\n%s", part, text)
+		}
+	}
+	if trail.Cached || trail.Decision.Level != policy.LevelSTS {
+		t.Errorf("%+v", trail.Decision)
+	}
+	if again := b.Explain(ctx, dest, false); !again.Cached || len(again.Steps) != len(trail.Steps) {
+		t.Errorf("the second time: cached %v, %d steps", again.Cached, len(again.Steps))
+	}
+	if fresh := b.Explain(ctx, dest, true); fresh.Cached || b.web.Gets(domain) != 2 {
+		t.Errorf("fresh: cached %v, %d GETs", fresh.Cached, b.web.Gets(domain))
+	}
+}
+
+func FuzzDecodeMemo(f *testing.F) {
+	f.Add([]byte(`{"s":{"r":"1","ru":1800000000,"t":"version: STSv1\nmode: none\nmax_age: 1\n","i":"1","f":1700000000},"d":{"c":2,"t":1},"a":[{"s":1,"t":"sts"}],"u":1}`))
+	f.Add([]byte(`{}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		once, err := policy.DecodeMemo("example.org", data)
+		if err != nil {
+			return
+		}
+		if twice, err := policy.DecodeMemo("example.org", once); err != nil || !bytes.Equal(once, twice) {
+			t.Errorf("%s became %s, %v", once, twice, err)
+		}
+	})
+}
