@@ -1,4 +1,7 @@
 package mtasts
 
-// IsPublic is for tests: no test may connect to a public address.
-var IsPublic = isPublic
+// For tests of what no server on loopback can bring about.
+var (
+	IsPublic       = isPublic
+	HandshakeError = handshakeError
+)

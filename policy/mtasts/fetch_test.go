@@ -3,6 +3,7 @@ package mtasts_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -93,24 +94,32 @@ func TestFetchRequest(t *testing.T) {
 	w.good(t)
 	requests := w.https.Requests(domain)
 	if len(requests) != 2 {
-		t.Fatalf("STS-037: %d requests, want 2", len(requests))
+		t.Fatalf("%d requests, want 2", len(requests))
 	}
-	// STS-037: the server sent an ETag and Cache-Control, STS-044: and a cookie.
-	for i, r := range requests {
-		if r.Method != "GET" || r.URI != "/.well-known/mta-sts.txt" || r.Host != "mta-sts."+domain {
-			t.Errorf("STS-030: request %d is %s %s of host %s", i, r.Method, r.URI, r.Host)
-		}
-		if r.ServerName != "mta-sts."+domain {
-			t.Errorf("STS-034: SNI %q", r.ServerName)
-		}
-		want := map[string][]string{"Accept-Encoding": {"identity"}, "Connection": {"close"}, "User-Agent": {"postseal"}}
-		if d := cmp.Diff(want, map[string][]string(r.Header)); d != "" {
-			t.Errorf("STS-044: header of request %d (-want +got):\n%s", i, d)
-		}
+	for _, r := range requests {
+		t.Run("STS-030 URL", func(t *testing.T) {
+			if r.Method != "GET" || r.URI != "/.well-known/mta-sts.txt" || r.Host != "mta-sts."+domain {
+				t.Errorf("%s %s of host %s", r.Method, r.URI, r.Host)
+			}
+		})
+		t.Run("STS-034 SNI", func(t *testing.T) {
+			if r.ServerName != "mta-sts."+domain {
+				t.Error(r.ServerName)
+			}
+		})
+		// The server sent an ETag, Cache-Control and a cookie.
+		t.Run("STS-037 STS-044 no condition and no cookie", func(t *testing.T) {
+			want := map[string][]string{"Accept-Encoding": {"identity"}, "Connection": {"close"}, "User-Agent": {"postseal"}}
+			if d := cmp.Diff(want, map[string][]string(r.Header)); d != "" {
+				t.Errorf("header (-want +got):\n%s", d)
+			}
+		})
 	}
-	if got := w.https.Conns(); got != 2 {
-		t.Errorf("STS-044: %d connections, want 2", got)
-	}
+	t.Run("STS-044 a connection for each fetch", func(t *testing.T) {
+		if got := w.https.Conns(); got != 2 {
+			t.Errorf("%d connections, want 2", got)
+		}
+	})
 }
 
 func TestFetchFaults(t *testing.T) {
@@ -147,7 +156,7 @@ func TestFetchFaults(t *testing.T) {
 		{"STS-036 status 308", "308", fetchError, lasting, "redirect"},
 		{"STS-038 html", "html", invalid, lasting, `"text/html; charset=utf-8"`},
 		{"STS-038 no media type", "nocontenttype", invalid, lasting, "no media type"},
-		{"STS-040 too big", "big", fetchError, lasting, "65536"},
+		{"STS-040 too big by its Content-Length", "big", fetchError, lasting, "65536"},
 		{"STS-040 gzip", "gzip", fetchError, lasting, `content encoding "gzip"`},
 		{"STS-040 big header", "bigheader", fetchError, lasting, "larger than 32768"},
 		{"STS-047 TLS 1.1", "tls11", fetchError, lasting, "protocol version"},
@@ -201,30 +210,52 @@ func TestFetchCertificateNames(t *testing.T) {
 	}
 }
 
-func TestFetchRoots(t *testing.T) {
-	w := newWorld(t)
-	w.fetch.Roots = ststest.New(t).Roots
-	w.bad(t, mtasts.WebPKIInvalid, false, "unknown authority, \"CN=ststest CA\", and came without an intermediate")
-	if w.https.Gets(domain) != 0 {
-		t.Error("STS-102: a request was made to a server without a trusted certificate")
-	}
+func TestFetchTrust(t *testing.T) {
+	t.Run("STS-102 other roots", func(t *testing.T) {
+		w := newWorld(t)
+		w.fetch.Roots = ststest.New(t).Roots
+		w.bad(t, mtasts.WebPKIInvalid, false, `unknown authority, "CN=ststest CA", and came without an intermediate`)
+		if w.https.Gets(domain) != 0 {
+			t.Error("a request was made to a server without a trusted certificate")
+		}
+	})
+	t.Run("STS-102 the system's roots", func(t *testing.T) {
+		w := newWorld(t)
+		w.fetch.Roots = nil
+		w.bad(t, mtasts.WebPKIInvalid, false, "unknown authority")
+	})
+	t.Run("STS-031 at another time", func(t *testing.T) {
+		w := newWorld(t)
+		w.fetch.Now = func() time.Time { return time.Date(2111, 1, 1, 0, 0, 0, 0, time.UTC) }
+		w.bad(t, mtasts.WebPKIInvalid, false, "expired on 2100-01-02")
+	})
 }
 
-func TestFetchNow(t *testing.T) {
-	w := newWorld(t)
-	w.fetch.Now = func() time.Time { return time.Date(2111, 1, 1, 0, 0, 0, 0, time.UTC) }
-	w.bad(t, mtasts.WebPKIInvalid, false, "expired on 2100-01-02")
+func TestFetchWithoutRoots(t *testing.T) {
+	t.Run("STS-048 our own fault", func(t *testing.T) {
+		err := mtasts.HandshakeError("mta-sts.example.org", &tls.CertificateVerificationError{
+			Err: x509.SystemRootsError{Err: errors.New("permission denied")},
+		}, time.Now())
+		var failure *mtasts.FetchError
+		if !errors.As(err, &failure) || failure.Result != mtasts.PolicyFetchError || !failure.Temporary {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
-func TestFetchAliases(t *testing.T) {
+func TestFetchAlias(t *testing.T) {
 	w := newWorld(t)
 	w.dns.SetZone(fmt.Sprintf("mta-sts.%s. 300 IN CNAME mta-sts.provider.test.\nmta-sts.provider.test. 300 IN A %s\n", domain, w.https.IP))
-	w.good(t) // STS-033: the certificate is only for the domain's policy host
-	if r := w.https.Requests(domain)[0]; r.ServerName != "mta-sts."+domain {
-		t.Errorf("STS-034: SNI %q", r.ServerName)
-	}
-	w.https.Names(domain, "mta-sts.provider.test")
-	w.bad(t, mtasts.WebPKIInvalid, false, "is only for mta-sts.provider.test")
+	t.Run("STS-033 certificate for the domain", func(t *testing.T) { w.good(t) })
+	t.Run("STS-034 SNI is for the domain", func(t *testing.T) {
+		if r := w.https.Requests(domain)[0]; r.ServerName != "mta-sts."+domain {
+			t.Error(r.ServerName)
+		}
+	})
+	t.Run("STS-033 certificate for the provider", func(t *testing.T) {
+		w.https.Names(domain, "mta-sts.provider.test")
+		w.bad(t, mtasts.WebPKIInvalid, false, "is only for mta-sts.provider.test")
+	})
 }
 
 func TestFetchMediaTypes(t *testing.T) {
@@ -257,24 +288,26 @@ func TestFetchMediaTypes(t *testing.T) {
 	}
 }
 
-func TestFetchSize(t *testing.T) {
+func TestFetchBody(t *testing.T) {
+	full := p1 + "x: "
+	full += strings.Repeat("y", mtasts.MaxBody-len(full))
 	w := newWorld(t)
-	body := p1 + "x: "
-	body += strings.Repeat("y", mtasts.MaxBody-len(body))
-	w.https.Set(domain, body)
-	if f := w.good(t); f.Policy.Text != body {
-		t.Error("STS-040: 65536 octets came changed")
+	good := func(name, fault, body string) {
+		t.Run(name, func(t *testing.T) {
+			w.https.Set(domain, body)
+			w.https.Fault(domain, fault)
+			if f := w.good(t); f.Policy.Text != body {
+				t.Errorf("%d octets came as %d, or changed", len(body), len(f.Policy.Text))
+			}
+		})
 	}
-	w.https.Set(domain, body+"y")
-	w.bad(t, mtasts.PolicyFetchError, false, "larger than 65536")
-
-	w.https.Set(domain, p1)
-	w.https.Fault(domain, "chunked")
-	if f := w.good(t); f.Policy.Text != p1 {
-		t.Errorf("chunked: %q", f.Policy.Text)
-	}
-	w.https.Fault(domain, "103")
-	w.good(t)
+	good("STS-040 65536 octets", "", full)
+	good("STS-040 65536 octets in chunks of one", "chunked", full)
+	good("STS-035 interim response", "103", p1)
+	t.Run("STS-040 65537 octets of unknown length", func(t *testing.T) {
+		w.https.Set(domain, full+"y")
+		w.bad(t, mtasts.PolicyFetchError, false, "larger than 65536")
+	})
 }
 
 func TestFetchTimeout(t *testing.T) {

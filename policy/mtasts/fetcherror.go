@@ -62,6 +62,11 @@ func asFetchError(domain string, err error) *FetchError {
 
 // handshakeError tells a certificate problem from a problem of TLS or of the network.
 func handshakeError(host string, err error, now time.Time) error {
+	var noRoots x509.SystemRootsError
+	if errors.As(err, &noRoots) {
+		// Our own trouble, which must not be reported as the other side's.
+		return temporary(inWords(err, "the system's root certificates cannot be loaded: %v", noRoots.Err))
+	}
 	var verification *tls.CertificateVerificationError
 	if errors.As(err, &verification) {
 		return &FetchError{Result: WebPKIInvalid, Err: inWords(err, "%s", certificateReason(host, verification, now))}
