@@ -35,6 +35,7 @@ type Server struct {
 	mu    sync.Mutex
 	hosts map[string]*policyHost // by domain
 	delay time.Duration
+	let   chan struct{} // closed when the delay changes
 	down  bool
 	conns int
 }
@@ -161,11 +162,16 @@ func (s *Server) ContentType(domain, value string) {
 	s.host(domain).media = &value
 }
 
-// Delay holds every response back.
+// Delay holds every response back from now on, and lets those go that an
+// earlier call holds back.
 func (s *Server) Delay(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.delay = d
+	if s.let != nil {
+		close(s.let)
+	}
+	s.let = make(chan struct{})
 }
 
 // Gets counts the requests for domain so far, whatever their path.
@@ -230,7 +236,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mu.Lock()
-	delay := s.delay
+	delay, let := s.delay, s.let
 	live := s.host(domain)
 	live.requests = append(live.requests, Request{
 		Method:     r.Method,
@@ -240,7 +246,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		Header:     r.Header.Clone(),
 	})
 	s.mu.Unlock()
-	if delay > 0 && !wait(r.Context(), delay) {
+	if delay > 0 && !wait(r.Context(), delay, let) {
 		return
 	}
 	if r.Method != http.MethodGet || r.RequestURI != "/.well-known/mta-sts.txt" {
@@ -250,12 +256,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	respond(w, r, h)
 }
 
-// wait returns false if ctx ends first.
-func wait(ctx context.Context, d time.Duration) bool {
+// wait returns false if ctx ends before let is closed or d has passed.
+func wait(ctx context.Context, d time.Duration, let <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
+	case <-let:
 		return true
 	case <-ctx.Done():
 		return false

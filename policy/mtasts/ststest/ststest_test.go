@@ -1,6 +1,7 @@
 package ststest_test
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"net"
@@ -26,7 +27,7 @@ func get(t *testing.T, s *ststest.Server, domain string) (int, string, error) {
 		return 0, "", err
 	}
 	client := &http.Client{Transport: &http.Transport{
-		DialTLS:           func(string, string) (net.Conn, error) { return conn, nil },
+		DialTLSContext:    func(context.Context, string, string) (net.Conn, error) { return conn, nil },
 		DisableKeepAlives: true,
 	}}
 	resp, err := client.Get("https://mta-sts." + domain + "/.well-known/mta-sts.txt")
