@@ -1,0 +1,264 @@
+package config
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"postseal/cmd/postseal/internal/tomlfile"
+	"postseal/policy"
+	"postseal/policy/dnssec"
+)
+
+// Load reads the named file or, with "", the default file if there is one, and
+// fills in what depends on the environment.
+func Load(name string, getenv func(string) string) (*Config, error) {
+	c := Default()
+	file := name
+	if file == "" {
+		file = DefaultFile
+	}
+	text, err := os.ReadFile(file)
+	switch {
+	case name == "" && errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("read the configuration: %w", err)
+	default:
+		c.File = file
+		if err := c.decode(string(text)); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.complete(getenv); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Decode reads a file's text, as Load does, but without the environment.
+func Decode(name, text string) (*Config, error) {
+	c := Default()
+	c.File = name
+	if err := c.decode(text); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Config) decode(text string) error {
+	f, err := tomlfile.Decode(c.File, text, c)
+	if err != nil {
+		return err
+	}
+	return c.check(f)
+}
+
+// complete finds the folder for state: that of the service manager
+// (systemd.exec(5)), else the user's own (XDG Base Directory Specification), and
+// the place of the control socket.
+func (c *Config) complete(getenv func(string) string) error {
+	if c.StateDir == "" {
+		c.StateDir = stateDir(getenv)
+	}
+	if c.StateDir == "" {
+		return errors.New("no folder for state: set state_dir in the configuration, or STATE_DIRECTORY or HOME in the environment")
+	}
+	if c.ControlByDefault = len(c.Control.Listen) == 0; c.ControlByDefault {
+		dir := c.StateDir
+		if run, _, _ := strings.Cut(getenv("RUNTIME_DIRECTORY"), ":"); run != "" {
+			dir = run
+		}
+		path, err := filepath.Abs(filepath.Join(dir, "control.sock"))
+		if err != nil {
+			return err
+		}
+		if c.Control.Listen = (Listen{"unix:" + path}); len(path) > maxSocketPath {
+			return fmt.Errorf("control socket %s: the path is longer than %d bytes; set control.listen", path, maxSocketPath)
+		}
+	}
+	return nil
+}
+
+func stateDir(getenv func(string) string) string {
+	if dir, _, _ := strings.Cut(getenv("STATE_DIRECTORY"), ":"); dir != "" {
+		return dir
+	}
+	if dir := getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) { // a relative one is to be ignored
+		return filepath.Join(dir, "postseal")
+	}
+	if home := getenv("HOME"); home != "" {
+		return filepath.Join(home, ".local", "state", "postseal")
+	}
+	return ""
+}
+
+// check finds values that make no sense.
+func (c *Config) check(f *tomlfile.File) error {
+	if c.StateDir != "" && !filepath.IsAbs(c.StateDir) {
+		return f.Error("state_dir", "%q must be an absolute path", c.StateDir)
+	}
+	for _, s := range c.DNS.Servers {
+		if _, err := parseServer(s); err != nil {
+			return f.Error("dns.servers", "%v", err)
+		}
+	}
+	if _, err := c.TrustAD(); err != nil {
+		return f.Error("dns.trust_ad", "%v", err)
+	}
+	if c.DNS.SelfTest && (len(c.DNS.SelfTestSigned) == 0 || c.DNS.SelfTestUnsigned == "" || c.DNS.SelfTestBogus == "") {
+		return f.Error("dns.self_test", "needs names in self_test_signed, self_test_unsigned and self_test_bogus")
+	}
+	if _, err := c.FirstContact(); err != nil {
+		return f.Error("policy.first_contact", "%v", err)
+	}
+	if n := c.Policy.CacheEntries; n < 1 || n > 10_000_000 {
+		return f.Error("policy.cache_entries", "%d is not between 1 and 10000000", n)
+	}
+	if _, err := c.Roots(); err != nil {
+		return f.Error("sts.ca_file", "%v", err)
+	}
+	if _, err := c.LogLevel(); err != nil {
+		return f.Error("log.level", "%v", err)
+	}
+	if c.Log.Format != "text" && c.Log.Format != "json" {
+		return f.Error("log.format", "%q is neither text nor json", c.Log.Format)
+	}
+	return c.checkListeners(f)
+}
+
+func (c *Config) checkListeners(f *tomlfile.File) error {
+	seen := map[Endpoint]string{}
+	for _, door := range []struct {
+		key    string
+		listen Listen
+		mode   string
+	}{
+		{"socketmap", c.Socketmap.Listen, c.Socketmap.Mode},
+		{"exim", c.Exim.Listen, c.Exim.Mode},
+		{"control", c.Control.Listen, "0600"},
+		{"http", c.HTTP.Listen, "0600"},
+	} {
+		key := door.key + ".listen"
+		endpoints, err := door.listen.Endpoints()
+		if err != nil {
+			return f.Error(key, "%v", err)
+		}
+		for _, e := range endpoints {
+			if door.key == "control" && e.Network != "unix" {
+				return f.Error(key, "%s: the control socket must be a unix socket, since whoever reaches it may change policies", e)
+			}
+			_, port, _ := net.SplitHostPort(e.Address)
+			if other, ok := seen[e]; ok && port != "0" {
+				return f.Error(key, "%s is listed in %s already", e, other)
+			}
+			seen[e] = key
+		}
+		if _, err := ParseMode(door.mode); err != nil {
+			return f.Error(door.key+".mode", "%v", err)
+		}
+	}
+	return nil
+}
+
+// ParseMode reads the octal permissions of a socket.
+func ParseMode(s string) (fs.FileMode, error) {
+	n, err := strconv.ParseUint(s, 8, 32)
+	if err != nil || n > 0o777 {
+		return 0, fmt.Errorf("%q is not octal permissions such as 0660", s)
+	}
+	return fs.FileMode(n), nil
+}
+
+// parseServer reads the address of a resolver, with port 53 if it has none.
+func parseServer(s string) (string, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return netip.AddrPortFrom(addr, 53).String(), nil
+	}
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil || ap.Port() == 0 {
+		return "", fmt.Errorf("%q is not the address of a resolver, such as 127.0.0.1:53 or [::1]:53", s)
+	}
+	return ap.String(), nil
+}
+
+// Resolvers are the addresses of dns.servers with their ports.
+func (c *Config) Resolvers() []string {
+	var list []string
+	for _, s := range c.DNS.Servers {
+		if server, err := parseServer(s); err == nil { // as checked
+			list = append(list, server)
+		}
+	}
+	return list
+}
+
+// TrustAD is dns.trust_ad.
+func (c *Config) TrustAD() (dnssec.TrustAD, error) {
+	switch c.DNS.TrustAD {
+	case "auto":
+		return dnssec.TrustAuto, nil
+	case "always":
+		return dnssec.TrustAlways, nil
+	case "never":
+		return dnssec.TrustNever, nil
+	}
+	return 0, fmt.Errorf("%q is not auto, always or never", c.DNS.TrustAD)
+}
+
+// SelfTest is dns.self_test with its names; zero if it is off.
+func (c *Config) SelfTest() dnssec.SelfTest {
+	if !c.DNS.SelfTest {
+		return dnssec.SelfTest{}
+	}
+	return dnssec.SelfTest{Signed: c.DNS.SelfTestSigned, Unsigned: c.DNS.SelfTestUnsigned, Bogus: c.DNS.SelfTestBogus}
+}
+
+// FirstContact is policy.first_contact.
+func (c *Config) FirstContact() (policy.FirstContact, error) {
+	switch c.Policy.FirstContact {
+	case "deliver":
+		return policy.Deliver, nil
+	case "defer":
+		return policy.Defer, nil
+	}
+	return 0, fmt.Errorf("%q is neither deliver nor defer", c.Policy.FirstContact)
+}
+
+// Roots are the authorities of sts.ca_file; nil for the system's.
+func (c *Config) Roots() (*x509.CertPool, error) {
+	if c.STS.CAFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(c.STS.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("no certificate in %s", c.STS.CAFile)
+	}
+	return pool, nil
+}
+
+// LogLevel is log.level.
+func (c *Config) LogLevel() (slog.Level, error) {
+	switch c.Log.Level {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, fmt.Errorf("%q is not debug, info, warn or error", c.Log.Level)
+}

@@ -1,0 +1,88 @@
+// Package control is how the subcommands talk to the daemon: HTTP with JSON over
+// a unix socket that only the daemon's user may open. The database has one owner,
+// the daemon, which holds its lock, so even looking into it goes this way.
+//
+//	GET    /v1/explain?domain=D&fresh=1   how the decision for D comes about: [Explanation]
+//	GET    /v1/cache?domain=D             what is remembered, a line each: [Entry]
+//	DELETE /v1/cache?domain=D             forget D; with all=1 everything: [Purged]
+//	POST   /v1/cache/refresh?domain=D     look D up again: [Explanation]
+//	GET    /v1/overrides                  the operator's rules: [Overrides]
+//	PUT    /v1/overrides                  add or replace one, the body: the rule as stored
+//	DELETE /v1/overrides?domain=D         remove one
+//	GET    /v1/status                     [Status]
+//	POST   /v1/reload                     what SIGHUP does: [Reloaded]
+//
+// An error is a JSON object with the text in "error". Within /v1 fields may be
+// added; a change of meaning is a /v2.
+package control
+
+import (
+	"time"
+
+	"postseal/cmd/postseal/internal/overrides"
+	"postseal/cmd/postseal/internal/status"
+	"postseal/policy"
+)
+
+const (
+	// maxBody bounds what the client sends: one rule, whose longest part is a
+	// policy text (mtasts.MaxBody, 64 KiB).
+	maxBody = 256 << 10
+	// patience is for lookups that explain and refresh wait for; the engine
+	// gives up after a minute.
+	patience = 65 * time.Second
+)
+
+// Entry is what is remembered of one destination.
+type Entry struct {
+	Destination string    `json:"destination"`
+	Level       string    `json:"level,omitempty"` // absent after a restart, until somebody asks
+	Rule        string    `json:"rule,omitempty"`
+	DANE        string    `json:"dane,omitempty"`
+	DANEUntil   time.Time `json:"dane_until,omitzero"`
+	STSMode     string    `json:"sts_mode,omitempty"`
+	STSID       string    `json:"sts_id,omitempty"`
+	STSFetched  time.Time `json:"sts_fetched,omitzero"`
+	STSExpires  time.Time `json:"sts_expires,omitzero"`
+	STSRefresh  time.Time `json:"sts_refresh,omitzero"`
+	LastError   string    `json:"last_error,omitempty"`
+	Failures    int       `json:"failures,omitempty"`
+	LastUsed    time.Time `json:"last_used,omitzero"`
+}
+
+func newEntry(s policy.Summary) Entry {
+	e := Entry{Destination: s.Key, Rule: s.Decision, DANE: s.DANE, DANEUntil: s.DANEUntil, STSMode: s.STSMode, STSID: s.STSID,
+		STSFetched: s.STSFetched, STSExpires: s.STSExpires, STSRefresh: s.STSRefresh, LastError: s.LastError, Failures: s.Failures, LastUsed: s.LastUsed}
+	if s.Decision != "" {
+		e.Level = s.Level.String()
+	}
+	return e
+}
+
+// Purged tells how many destinations were forgotten.
+type Purged struct {
+	Removed int `json:"removed"`
+}
+
+// Overrides are the operator's rules, expired ones included.
+type Overrides struct {
+	File      string           `json:"file"`
+	Overrides []overrides.Rule `json:"overrides"`
+}
+
+// Status is the state of the daemon, with the domains that the status page leaves out.
+type Status struct {
+	status.Report
+	FailingDomains []string `json:"failing_domains"` // at most 20
+}
+
+// Reloaded tells what a reload did with the keys of the configuration that changed.
+type Reloaded struct {
+	Changed     []string `json:"changed"`
+	NeedRestart []string `json:"need_restart"`
+}
+
+// failure is the body of every error.
+type failure struct {
+	Error string `json:"error"`
+}

@@ -1,0 +1,215 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"strconv"
+	"sync"
+	"time"
+
+	"postseal/cmd/postseal/internal/config"
+)
+
+// permissions are those of a unix socket.
+type permissions struct{ mode, owner, group string }
+
+// doors are all open listeners, by the name of their section in the configuration.
+type doors map[string][]net.Listener
+
+// openDoors opens every listener of the configuration. Those that the service
+// manager has opened, by name (systemd.socket(5), FileDescriptorName=), stand in
+// for all that the section of that name lists.
+func openDoors(c *config.Config, files []*os.File) (doors, error) {
+	all := doors{}
+	if err := all.inherit(files); err != nil {
+		all.close()
+		return nil, err
+	}
+	for _, section := range []struct {
+		name   string
+		listen config.Listen
+		permissions
+	}{
+		{"control", c.Control.Listen, permissions{mode: "0600"}},
+		{"socketmap", c.Socketmap.Listen, permissions{c.Socketmap.Mode, c.Socketmap.Owner, c.Socketmap.Group}},
+		{"exim", c.Exim.Listen, permissions{c.Exim.Mode, c.Exim.Owner, c.Exim.Group}},
+		{"http", c.HTTP.Listen, permissions{mode: "0600"}},
+	} {
+		if len(all[section.name]) > 0 {
+			continue
+		}
+		endpoints, err := section.listen.Endpoints()
+		if err != nil {
+			all.close()
+			return nil, fmt.Errorf("%s.listen: %w", section.name, err)
+		}
+		for _, e := range endpoints {
+			ln, err := open(e, section.permissions)
+			if err != nil {
+				all.close()
+				return nil, fmt.Errorf("%s.listen: %w", section.name, err)
+			}
+			all[section.name] = append(all[section.name], ln)
+		}
+	}
+	return all, nil
+}
+
+func (all doors) inherit(files []*os.File) error {
+	for _, f := range files {
+		name := f.Name()
+		switch name {
+		case "control", "socketmap", "exim", "http":
+		default:
+			return fmt.Errorf("socket %q of the service manager: FileDescriptorName must be socketmap, exim, control or http", name)
+		}
+		ln, err := net.FileListener(f) // a duplicate
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("socket %q of the service manager: %w", name, err)
+		}
+		if u, ok := ln.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false) // it is the service manager's
+		}
+		all[name] = append(all[name], ln)
+	}
+	return nil
+}
+
+// close closes all listeners.
+func (all doors) close() {
+	for _, list := range all {
+		for _, ln := range list {
+			ln.Close()
+		}
+	}
+}
+
+// list are the addresses as the configuration writes them.
+func (all doors) list(name string) []string {
+	var s []string
+	for _, ln := range all[name] {
+		s = append(s, ln.Addr().Network()+":"+ln.Addr().String())
+	}
+	return s
+}
+
+func open(e config.Endpoint, p permissions) (net.Listener, error) {
+	if e.Network == "unix" {
+		return openUnix(e.Address, p)
+	}
+	return net.Listen(e.Network, e.Address)
+}
+
+// openUnix makes the socket under a name beside the wanted one and renames it when
+// mode and owner are right, so that nobody can come in before, and a socket left
+// behind by a crash is replaced. One that somebody answers at is left alone.
+func openUnix(path string, p permissions) (net.Listener, error) {
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("%s: another program listens there", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("%s: there is a file that is no socket", path)
+	}
+	temporary := path + ".new"
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	ln.SetUnlinkOnClose(false) // it knows the temporary name only
+	if err := permit(temporary, p); err != nil {
+		ln.Close()
+		os.Remove(temporary)
+		return nil, err
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		ln.Close()
+		os.Remove(temporary)
+		return nil, err
+	}
+	file, err := os.Lstat(path)
+	if err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return &unixListener{UnixListener: ln, path: path, file: file}, nil
+}
+
+// permit sets owner and group before the mode, which chown may change.
+func permit(path string, p permissions) error {
+	uid, err := userID(p.owner)
+	if err != nil {
+		return fmt.Errorf("owner of %s: %w", path, err)
+	}
+	gid, err := groupID(p.group)
+	if err != nil {
+		return fmt.Errorf("group of %s: %w", path, err)
+	}
+	mode, err := config.ParseMode(p.mode)
+	if err != nil {
+		return fmt.Errorf("mode of %s: %w", path, err)
+	}
+	if uid != -1 || gid != -1 {
+		if err := os.Chown(path, uid, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, mode)
+}
+
+// userID is the number of a user by name or number, -1 (no change) for "".
+func userID(name string) (int, error) {
+	if name == "" {
+		return -1, nil
+	}
+	if n, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(n), nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(u.Uid)
+}
+
+func groupID(name string) (int, error) {
+	if name == "" {
+		return -1, nil
+	}
+	if n, err := strconv.ParseUint(name, 10, 31); err == nil {
+		return int(n), nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(g.Gid)
+}
+
+// unixListener knows its final name, and removes it when closed unless somebody
+// else's socket has taken its place.
+type unixListener struct {
+	*net.UnixListener
+	path string
+	file fs.FileInfo
+	once sync.Once
+}
+
+func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+
+func (l *unixListener) Close() error {
+	l.once.Do(func() {
+		if now, err := os.Lstat(l.path); err == nil && os.SameFile(now, l.file) {
+			os.Remove(l.path)
+		}
+	})
+	return l.UnixListener.Close()
+}

@@ -1,0 +1,149 @@
+// Package status is the status page: what a person wants to see at a glance, and
+// the same as JSON for a monitor. Any user of the machine can read it, so it has
+// counts, but no domains: those tell who writes to whom.
+package status
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"html/template"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// Report is the state of the daemon.
+type Report struct {
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Config  string    `json:"config"`
+
+	Validation Validation `json:"dnssec_validation"`
+
+	Entries          int               `json:"remembered_destinations"` // in memory
+	Lookups          int               `json:"lookups_under_way"`
+	Decisions        map[string]uint64 `json:"decisions"` // by level, since the start
+	FailingRefreshes int               `json:"failing_refreshes"`
+	Overrides        int               `json:"overrides"`
+	ExpiredOverrides int               `json:"expired_overrides"`
+
+	Listen         map[string][]string          `json:"listen"`
+	Connections    int64                        `json:"socketmap_connections"`
+	Refused        uint64                       `json:"socketmap_connections_refused"`
+	ProtocolErrors uint64                       `json:"socketmap_protocol_errors"`
+	Answers        map[string]map[string]uint64 `json:"socketmap_answers"` // by map and kind
+}
+
+// Validation is whether DANE can work at present.
+type Validation struct {
+	On     bool   `json:"on"`
+	Never  bool   `json:"switched_off_by_operator,omitempty"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// Words says it in a line.
+func (v Validation) Words() string {
+	switch {
+	case v.Never:
+		return "off by configuration (dns.trust_ad): DANE is not used"
+	case !v.On:
+		return "OFF: DANE is not used: " + v.Reason
+	case v.Reason != "":
+		return "on: " + v.Reason
+	}
+	return "on"
+}
+
+// styleHash is the SHA-256 of the page's style (CSP Level 3 §2.3.1); a test keeps it true.
+const styleHash = "LhznSNThcAK/XZlYtao1vMLlA4mdclFgnoOntmOYXKo="
+
+//go:embed page.html
+var page string
+
+// policy lets the page load nothing and run nothing.
+const policy = "default-src 'none'; style-src 'sha256-" + styleHash + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// Handler serves the page at /, the report at /status.json and "ok" at /healthz.
+func Handler(report func() Report) http.Handler {
+	tmpl := template.Must(template.New("page").Parse(page))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		var b bytes.Buffer
+		if err := tmpl.Execute(&b, newView(report())); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Write(b.Bytes())
+	})
+	mux.HandleFunc("GET /status.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		enc := json.NewEncoder(w)
+		enc.SetIndent("", "  ")
+		enc.Encode(report())
+	})
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Write([]byte("ok\n"))
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Security-Policy", policy)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// view is the report in the order of the page.
+type view struct {
+	Report
+	Uptime time.Duration
+	Rows   []row
+	Maps   []answers
+	Doors  []door
+}
+
+type row struct {
+	Name  string
+	Value uint64
+	Alarm bool
+}
+
+type answers struct {
+	Map                string
+	OK, NotFound, Temp uint64
+}
+
+type door struct {
+	Name   string
+	Listen []string
+}
+
+func newView(r Report) view {
+	v := view{Report: r, Uptime: time.Since(r.Started).Round(time.Second)}
+	for _, level := range slices.Sorted(maps.Keys(r.Decisions)) {
+		v.Rows = append(v.Rows, row{Name: "decisions: " + level, Value: r.Decisions[level]})
+	}
+	v.Rows = append(v.Rows,
+		row{Name: "destinations in memory", Value: uint64(r.Entries)},
+		row{Name: "lookups under way", Value: uint64(r.Lookups)},
+		row{Name: "policies that cannot be refreshed", Value: uint64(r.FailingRefreshes), Alarm: r.FailingRefreshes > 0},
+		row{Name: "overrides", Value: uint64(r.Overrides)},
+		row{Name: "overrides that have expired", Value: uint64(r.ExpiredOverrides)},
+		row{Name: "connections of mail servers", Value: uint64(max(r.Connections, 0))},
+		row{Name: "connections refused, being too many", Value: r.Refused, Alarm: r.Refused > 0},
+		row{Name: "connections with garbage", Value: r.ProtocolErrors})
+	for _, name := range slices.Sorted(maps.Keys(r.Answers)) {
+		c := r.Answers[name]
+		v.Maps = append(v.Maps, answers{name, c["ok"], c["notfound"], c["temp"]})
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Listen)) {
+		v.Doors = append(v.Doors, door{name, r.Listen[name]})
+	}
+	return v
+}
