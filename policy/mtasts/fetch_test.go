@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -346,6 +348,19 @@ func TestFetchTimeout(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("%v is no context.Canceled", err)
 		}
+	})
+	t.Run("STS-118 an answer held back for a while", func(t *testing.T) {
+		w := newWorld(t)
+		w.https.Delay(time.Hour)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for w.https.Gets(domain) == 0 && t.Context().Err() == nil {
+				runtime.Gosched()
+			}
+			w.https.Delay(0)
+		})
+		w.good(t)
+		wg.Wait()
 	})
 	t.Run("STS-118 caller's deadline", func(t *testing.T) {
 		w := newWorld(t)

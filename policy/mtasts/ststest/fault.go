@@ -113,7 +113,7 @@ func drip(w http.ResponseWriter, r *http.Request, body []byte) {
 	for i := range body {
 		w.Write(body[i : i+1])
 		http.NewResponseController(w).Flush()
-		if !wait(r.Context(), 20*time.Millisecond) {
+		if !wait(r.Context(), 20*time.Millisecond, nil) {
 			return
 		}
 	}
