@@ -64,7 +64,7 @@ type Policy struct {
 func (p *Policy) Lines() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for line := range strings.Lines(strings.TrimPrefix(p.Text, byteOrderMark)) {
-			line, _ = trimLineEnd(line)
+			line = trimLineEnd(line)
 			if isBlank(line) {
 				continue
 			}
@@ -92,7 +92,7 @@ func ParsePolicy(body string) (p *Policy, warnings []string, err error) {
 	line := 0
 	for text := range strings.Lines(rest) {
 		line++
-		text, _ = trimLineEnd(text)
+		text = trimLineEnd(text)
 		if isBlank(text) {
 			parser.blank(line)
 			continue
@@ -110,12 +110,12 @@ func ParsePolicy(body string) (p *Policy, warnings []string, err error) {
 
 // trimLineEnd cuts off LF or CRLF, the line ends of RFC 8461 §3.2 (and erratum
 // 6253). A CR without LF is an ordinary, and forbidden, character.
-func trimLineEnd(line string) (string, bool) {
+func trimLineEnd(line string) string {
 	line, ended := strings.CutSuffix(line, "\n")
-	if ended {
-		line = strings.TrimSuffix(line, "\r")
+	if !ended {
+		return line
 	}
-	return line, ended
+	return strings.TrimSuffix(line, "\r")
 }
 
 func isBlank(line string) bool { return strings.Trim(line, " \t") == "" }
