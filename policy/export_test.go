@@ -5,17 +5,22 @@ import (
 	"time"
 )
 
-// RunDue does what the background would have done by now: a scan, and each
-// refresh that is due.
-func (e *Engine) RunDue(ctx context.Context) (refreshed []string) {
-	e.scan(ctx)
-	for {
-		key, _, ok := e.agenda.next(e.now())
-		if !ok {
-			return refreshed
+// RunDue does what the background would have done by now: it drops what
+// nobody uses and makes each refresh that is due.
+func (e *Engine) RunDue() {
+	e.agenda.reset(e.now()) // so that the background leaves it to us
+	var due []string
+	_ = e.memos().All(func(key string, m *memo) bool {
+		switch now := e.now(); {
+		case m.disposable(now):
+			e.memos().Delete(key)
+		case m.wantsRefresh(now) && !now.Before(m.sts.refresh):
+			due = append(due, key)
 		}
+		return true
+	})
+	for _, key := range due {
 		e.refresh(key)
-		refreshed = append(refreshed, key)
 	}
 }
 

@@ -32,14 +32,13 @@ func (l *logged) String() string {
 }
 
 func TestRefresh(t *testing.T) {
-	ctx := context.Background()
 	t.Run("STS-075 daily, whatever the TXT says", func(t *testing.T) {
 		b := newSTSBed(t)
 		b.decide(domain)
 		b.dns.SetZone(domainZone+"mta-sts.example.test. 300 IN A 127.0.0.1\n", "signed.test.")
 		for range 20 { // ten days, the life of the policy is seven
 			b.advance(12 * time.Hour)
-			b.RunDue(ctx)
+			b.RunDue()
 			b.want(domain, policy.LevelSTS, enforced)
 		}
 		if n := b.web.Gets(domain); n < 8 || n > 14 {
@@ -51,7 +50,7 @@ func TestRefresh(t *testing.T) {
 		b.web.Set(domain, policyText("enforce", "3600", "mx.example.test"))
 		b.decide(domain)
 		b.advance(31 * time.Minute)
-		b.RunDue(ctx)
+		b.RunDue()
 		if n := b.web.Gets(domain); n != 2 {
 			t.Errorf("%d GETs", n)
 		}
@@ -61,7 +60,7 @@ func TestRefresh(t *testing.T) {
 		b.decide(domain)
 		b.web.Set(domain, relaxed)
 		b.advance(25 * time.Hour)
-		b.RunDue(ctx)
+		b.RunDue()
 		b.want(domain, policy.LevelNone, "DANE none, STS none")
 	})
 	t.Run("STS-076 only what is used, and the rest is dropped", func(t *testing.T) {
@@ -69,7 +68,7 @@ func TestRefresh(t *testing.T) {
 		b.decide(domain)
 		b.decide("other." + domain)
 		b.advance(8 * 24 * time.Hour)
-		b.RunDue(ctx)
+		b.RunDue()
 		if n := b.web.Gets(domain); n != 1 {
 			t.Errorf("%d GETs for a domain that nobody asks for", n)
 		}
@@ -100,7 +99,7 @@ func TestRefresh(t *testing.T) {
 			b.web.Down()
 			for range 4 {
 				b.advance(20 * time.Hour)
-				b.RunDue(ctx)
+				b.RunDue()
 			}
 			warned := strings.Contains(log.String(), "policy cannot be refreshed") && strings.Contains(log.String(), "domain="+domain)
 			if warned != (mode == "enforce") {
@@ -230,6 +229,7 @@ func TestPolicyAt(t *testing.T) {
 func TestPolicyAtDANE(t *testing.T) {
 	b := newBed(t, fullZone+tlsa)
 	b.decide("full.signed.test")
+	b.waitFor(func() bool { _, ok := b.PolicyAt("full.signed.test", b.now()); return ok })
 	a, ok := b.PolicyAt("full.signed.test", b.now())
 	want := "_25._tcp.mx.full.signed.test. IN TLSA " + tlsa
 	if !ok || a.Type != policy.TypeTLSA || len(a.Strings()) != 1 || a.Strings()[0] != want {
@@ -280,3 +280,24 @@ func FuzzDecodeMemo(f *testing.F) {
 		}
 	})
 }
+
+// TestScan: the background finds by itself what is due and what may go.
+func TestScan(t *testing.T) {
+	b := newSTSBed(t)
+	b.decide(domain)
+	b.decide("unused." + domain)
+	b.stop()
+	b.advance(25 * time.Hour)
+	b.start() // scans at once
+	b.waitFor(func() bool { return b.web.Gets(domain) == 2 })
+	b.decide(domain)
+	b.stop()
+	b.advance(daysUnused)
+	b.start()
+	b.waitFor(func() bool {
+		left := 0
+		return b.List(func(s policy.Summary) bool { left++; return true }) == nil && left == 0
+	})
+}
+
+const daysUnused = 8 * 24 * time.Hour

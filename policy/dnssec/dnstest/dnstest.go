@@ -133,7 +133,7 @@ func (s *Server) SetZone(text string, signed ...string) {
 //   - "GARBAGE": the header and question are right, the rest is not
 //   - "WRONGQUESTION", "WRONGID": a reply to something else
 //   - "NOAD": the true reply without AD
-//   - "NOCHAIN": only the first CNAME of a chain, without SOA or AD lost
+//   - "NOCHAIN": only the first CNAME of a chain, as from a resolver that did not go on
 //   - "NOSOA": absence without SOA
 //
 // An empty fault mends it.

@@ -106,7 +106,7 @@ func reply(m *dns.Msg, r result, fault string, udp bool) *dns.Msg {
 	reply.AuthenticatedData = asked && r.secure && fault != "NOAD"
 	switch fault {
 	case "NOCHAIN":
-		if len(r.answer) > 1 || len(r.names) > 1 {
+		if len(r.names) > 1 {
 			reply.Answer, reply.Ns, reply.Rcode = r.answer[:1], nil, dns.RcodeSuccess
 		}
 	case "WRONGQUESTION":
