@@ -138,6 +138,8 @@ func (db *DB) prepare(g *file) error {
 		if err := check(g.os, info.Size()); err != nil {
 			return fmt.Errorf("read state file %s: %w", db.path, err)
 		}
+	} else if err := g.room(); err != nil {
+		return fmt.Errorf("make state file %s: %w", db.path, err)
 	}
 	if err := g.open(db.path, db.o.MaxSize); err != nil {
 		return fmt.Errorf("open state file %s: %w", db.path, err)

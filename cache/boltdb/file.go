@@ -65,6 +65,14 @@ func sameFile(f *os.File, path string) bool {
 	return err == nil && os.SameFile(mine, now)
 }
 
+// room finds out whether a new file can be written. On a full disk bbolt would
+// leave a part of it behind, which looks damaged at the next start.
+func (g *file) room() error {
+	const first = 4 // pages that bbolt begins with
+	_, err := g.os.WriteAt(make([]byte, first*os.Getpagesize()), 0)
+	return errors.Join(err, g.os.Truncate(0))
+}
+
 // open hands the locked file to bbolt.
 func (g *file) open(path string, maxSize int) error {
 	return guard(func() (err error) {
