@@ -8,12 +8,11 @@ import (
 
 // postfixPolicy is a TLS policy as Postfix understands it.
 type postfixPolicy struct {
-	level                       string
-	match                       []string
-	servername                  string
-	policyType, policyDomain    string
-	policyStrings, mxPatterns   []string
-	protocols, ciphers, failure string
+	level                     string
+	match                     []string
+	servername                string
+	policyType, policyDomain  string
+	policyStrings, mxPatterns []string
 }
 
 // parsePostfix reads the value of smtp_tls_policy_maps as Postfix does. With
@@ -35,7 +34,7 @@ func parsePostfix(value string, attributes bool) (*postfixPolicy, error) {
 			return nil, fmt.Errorf("attribute %q: %w", token, err)
 		}
 	}
-	if p.policyType == "" && (p.policyDomain != "" || len(p.policyStrings) > 0 || len(p.mxPatterns) > 0 || p.failure != "") {
+	if p.policyType == "" && (p.policyDomain != "" || len(p.policyStrings) > 0 || len(p.mxPatterns) > 0) {
 		return nil, errors.New("TLSRPT attributes without policy_type")
 	}
 	return p, nil
