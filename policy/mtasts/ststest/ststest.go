@@ -109,6 +109,9 @@ func (s *Server) Fetcher(dns *dnssec.Client) *mtasts.Fetcher {
 	return &mtasts.Fetcher{DNS: dns, Roots: s.Roots, AllowPrivate: true, Port: s.Port}
 }
 
+// CA is the certificate authority, in DER, for another process.
+func (s *Server) CA() []byte { return s.ca.cert.Raw }
+
 // Set gives the policy host of domain a body (text/plain, 200) and a good
 // certificate. A domain never set has none, and the handshake with its host fails.
 func (s *Server) Set(domain, body string) {
