@@ -30,7 +30,8 @@ type item struct {
 }
 
 // A reference names a test: the package below the module, the test function,
-// and the item if it is a subtest of its own.
+// and the item if subtests are named by it. Without one, the whole test holds
+// the item, as a golden file or a table does.
 type reference struct {
 	pkg, test, subtest string
 }
