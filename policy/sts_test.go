@@ -319,7 +319,7 @@ func TestPolicyLifecycle(t *testing.T) {
 		}
 		b.want(domain, policy.LevelNone, noPolicy)
 	})
-	t.Run("STS-047 STS-111 testing requires nothing", func(t *testing.T) {
+	t.Run("testing requires nothing and is kept for reports", func(t *testing.T) {
 		b := newSTSBed(t)
 		b.web.Set(domain, policyText("testing", "604800", "mx.example.test"))
 		if d := b.want(domain, policy.LevelNone, "DANE none, STS testing"); d.STS == nil {
