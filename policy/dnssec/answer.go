@@ -57,12 +57,12 @@ type TLSA struct {
 type Kind uint8
 
 const (
-	Timeout   Kind = iota // no reply from any server in time
+	Timeout   Kind = iota // no reply from any server in time, or none can be reached
 	ServFail              // RCODE 2 without a DNSSEC reason
 	Bogus                 // RCODE 2 with an extended error that says DNSSEC (RFC 8914 §4)
 	Refused               // RCODE 5
 	Malformed             // FORMERR, NOTIMP, an unexpected RCODE, a reply that does not parse or match
-	BadName               // the name is no host name; nothing was asked
+	BadName               // the name, or one that an alias leads to, is no host name; it was not asked for
 	Loop                  // the CNAME chain is too long or circular
 	Canceled              // the caller's context ended
 )
@@ -82,7 +82,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	s := e.Type + " lookup of " + e.Name + ": " + e.Kind.String()
+	s := e.Type + " lookup of " + printable(e.Name, maxName) + ": " + e.Kind.String()
 	if e.Server != "" {
 		s += " from " + e.Server
 	}

@@ -142,8 +142,8 @@ func TestErrors(t *testing.T) {
 			if _, err := c.LookupAAAA(t.Context(), "mx.example.org"); err != nil {
 				t.Error(err)
 			}
-			_, err = c.LookupA(t.Context(), "alias.example.org")
-			if tt.fault != "TIMEOUT" && tt.fault != "TRUNCATE-NOTCP" {
+			if tt.kind != dnssec.Timeout { // to save time
+				_, err = c.LookupA(t.Context(), "alias.example.org")
 				kind(t, err, tt.kind)
 			}
 		})

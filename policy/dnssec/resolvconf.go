@@ -23,34 +23,42 @@ type resolvConf struct {
 }
 
 // followed returns the servers of resolv.conf, read anew if the file changed.
-// A file that cannot be read leaves the last servers in use.
 func (c *Client) followed() []*server {
-	c.pool.mu.Lock()
-	defer c.pool.mu.Unlock()
-	conf := &c.pool.conf
-	now := c.now()
-	if c.pool.servers != nil && now.Sub(conf.looked).Abs() < lookInterval {
-		return c.pool.servers
-	}
-	conf.looked = now
-	names, changed := conf.read(c.ResolvConf)
-	switch {
-	case changed:
-	case c.pool.servers == nil:
-		names = parseResolvConf(nil)
-	default:
-		return c.pool.servers
-	}
-	before := c.pool.servers
-	c.pool.servers = c.newServers(names)
-	if before != nil {
+	servers, changed := c.look()
+	if changed {
+		names := make([]string, len(servers))
+		for i, s := range servers {
+			names[i] = s.name
+		}
 		c.log().Info("resolvers changed", "servers", names)
 		select {
 		case c.pool.changed <- struct{}{}:
 		default:
 		}
 	}
-	return c.pool.servers
+	return servers
+}
+
+// look returns the servers, and whether they are others than before. A file
+// that cannot be read leaves the last ones in use.
+func (c *Client) look() (servers []*server, changed bool) {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	before, conf, now := c.pool.servers, &c.pool.conf, c.now()
+	if before != nil && now.Sub(conf.looked).Abs() < lookInterval {
+		return before, false
+	}
+	conf.looked = now
+	names, ok := conf.read(c.ResolvConf)
+	switch {
+	case ok:
+	case before == nil:
+		names = parseResolvConf(nil)
+	default:
+		return before, false
+	}
+	c.pool.servers = c.newServers(names)
+	return c.pool.servers, before != nil
 }
 
 // read returns the servers named in the file if it is another than before.
