@@ -74,7 +74,7 @@ func (k Kind) String() string {
 // Error is the error of every lookup. It is always temporary.
 type Error struct {
 	Kind     Kind
-	Name     string // name asked for
+	Name     string // name asked for; that of the alias target, if that was asked for by itself
 	Type     string // "MX", "TLSA", …
 	Server   string // last server asked, host:port; empty if none
 	Extended string // text of the extended DNS error, printable and bounded

@@ -175,6 +175,46 @@ func TestConclude(t *testing.T) {
 	}
 }
 
+func TestParseReply(t *testing.T) {
+	good := message(t, tlsaQuestion, 0, "_25._tcp.mx.example.org. TLSA 3 1 1 00112233")
+	for n := range good {
+		if _, err := parseReply(good[:n], testID, tlsaQuestion); err == nil {
+			t.Errorf("cut to %d octets it still parses", n)
+		}
+	}
+	if _, err := parseReply(good, testID, tlsaQuestion); err != nil {
+		t.Error(err)
+	}
+
+	// Servers that refuse may leave the question out; those that answer may not.
+	header := func(rcode byte) []byte { return []byte{testID >> 8, testID & 0xff, 0x80, rcode, 0, 0, 0, 0, 0, 0, 0, 0} }
+	for rcode, ok := range map[byte]bool{0: false, 1: true, 2: true, 3: false, 5: true} {
+		if _, err := parseReply(header(rcode), testID, tlsaQuestion); (err == nil) != ok {
+			t.Errorf("RCODE %d without question: %v", rcode, err)
+		}
+	}
+}
+
+func TestExtendedErrors(t *testing.T) {
+	for _, tt := range []struct {
+		options string
+		want    []extendedError
+	}{
+		{"", nil},
+		{"\x00\x0f\x00\x02\x00\x06", []extendedError{{6, ""}}},
+		{"\x00\x0f\x00\x03\x00\x06x\x00\x0f\x00\x02\x00\x07", []extendedError{{6, "x"}, {7, ""}}},
+		{"\x00\x0a\x00\x02ab\x00\x0f\x00\x02\x00\x07", []extendedError{{7, ""}}}, // behind a cookie
+		{"\x00\x0f\x00\x01\x00", nil},
+		{"\x00\x0f\x00\x09\x00\x06", nil},
+		{"\x00\x0f\x00", nil},
+		{strings.Repeat("\x00\x0f\x00\x02\x00\x06", 100), slices.Repeat([]extendedError{{6, ""}}, 8)},
+	} {
+		if got := extendedErrors([]byte(tt.options)); !slices.Equal(got, tt.want) {
+			t.Errorf("%q: %v", tt.options, got)
+		}
+	}
+}
+
 func TestTrusts(t *testing.T) {
 	for addr, want := range map[string]bool{
 		"127.0.0.1": true, "127.0.0.53": true, "127.255.255.254": true, "::1": true, "::ffff:127.0.0.1": true,
