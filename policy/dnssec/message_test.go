@@ -187,7 +187,9 @@ func TestParseReply(t *testing.T) {
 	}
 
 	// Servers that refuse may leave the question out; those that answer may not.
-	header := func(rcode byte) []byte { return []byte{testID >> 8, testID & 0xff, 0x80, rcode, 0, 0, 0, 0, 0, 0, 0, 0} }
+	header := func(rcode byte) []byte {
+		return []byte{testID >> 8, testID & 0xff, 0x80, rcode, 0, 0, 0, 0, 0, 0, 0, 0}
+	}
 	for rcode, ok := range map[byte]bool{0: false, 1: true, 2: true, 3: false, 5: true} {
 		if _, err := parseReply(header(rcode), testID, tlsaQuestion); (err == nil) != ok {
 			t.Errorf("RCODE %d without question: %v", rcode, err)
