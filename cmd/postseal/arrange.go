@@ -87,6 +87,9 @@ func (a *arrangement) flag(app *cli.App, word string, rest []string) ([]string, 
 		a.local = append(a.local, "--help")
 		return rest, nil
 	}
+	if name == "version" && len(a.path) == 0 { // what people try first
+		return rest, a.command(name)
+	}
 	to := &a.local
 	f := find(a.flags, name)
 	if global := find(app.Flags, name); global != nil {

@@ -1,5 +1,89 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"fmt"
 
-func configCommand() *cli.Command { return &cli.Command{Name: "config"} }
+	"github.com/urfave/cli/v2"
+
+	"postseal/cmd/postseal/internal/config"
+	"postseal/cmd/postseal/internal/overrides"
+)
+
+func configCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "config",
+		Usage: "check or show the configuration",
+		Description: `  postseal config check                  # before a restart
+  postseal config check --config new.toml
+  postseal config show                   # the settings in force, as a file`,
+		Subcommands: []*cli.Command{
+			{
+				Name:            "check",
+				Usage:           "read the configuration and the overrides and say what is wrong with them",
+				HideHelpCommand: true,
+				Action:          configCheck,
+			},
+			{
+				Name:            "show",
+				Usage:           "print the settings in force, with the defaults, as a file",
+				HideHelpCommand: true,
+				Action:          configShow,
+			},
+		},
+		Action: needsSubcommand,
+	}
+}
+
+// needsSubcommand is for commands that do nothing by themselves.
+func needsSubcommand(c *cli.Context) error {
+	var names []string
+	for _, sub := range c.Command.Subcommands {
+		if sub.Name != "help" {
+			names = append(names, sub.Name)
+		}
+	}
+	return usage("see "+c.Command.HelpName+" --help", "%s needs a command: %s", c.Command.HelpName, list(names))
+}
+
+func configCheck(c *cli.Context) error {
+	if err := none(c); err != nil {
+		return err
+	}
+	cfg, err := load(c)
+	if err != nil {
+		return err
+	}
+	rules, err := overrides.Load(cfg.Overrides())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.App.Writer, "configuration: %s: ok\noverrides: %s: %d, ok\n", cfg.Origin(), cfg.Overrides(), len(rules))
+	for _, listen := range []config.Listen{cfg.Socketmap.Listen, cfg.Exim.Listen, cfg.HTTP.Listen} {
+		endpoints, err := listen.Endpoints()
+		if err != nil {
+			return err
+		}
+		for _, e := range endpoints {
+			if e.Exposed() {
+				fmt.Fprintf(c.App.ErrWriter, "postseal: warning: other machines may reach %s, and it asks nobody who they are\n", e)
+			}
+		}
+	}
+	return nil
+}
+
+func configShow(c *cli.Context) error {
+	if err := none(c); err != nil {
+		return err
+	}
+	cfg, err := load(c)
+	if err != nil {
+		return err
+	}
+	text, err := cfg.TOML()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.App.Writer, "# %s\n%s", cfg.Origin(), text)
+	return nil
+}

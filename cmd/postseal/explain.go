@@ -1,5 +1,117 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
 
-func explainCommand() *cli.Command { return &cli.Command{Name: "explain"} }
+	"github.com/urfave/cli/v2"
+
+	"postseal/cmd/postseal/internal/control"
+	"postseal/cmd/postseal/internal/daemon"
+	"postseal/cmd/postseal/internal/overrides"
+	"postseal/policy"
+)
+
+// explainLimit is for all lookups; the engine gives up after a minute.
+const explainLimit = 65 * time.Second
+
+func explainCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "explain",
+		Usage:     "show how the decision for a domain comes about",
+		ArgsUsage: "DOMAIN",
+		Description: `Shows every record with its authenticity and TTL, the policy and how it was
+fetched, the rule that decided, and what each kind of mail server is told. The
+daemon tells what it decided and when; without one, or with --fresh, everything is
+looked up here and now, and the output says so.
+
+  postseal explain example.org
+  postseal explain example.org --fresh
+  postseal explain '[mx.example.org]:587' --json`,
+		Flags: []cli.Flag{
+			jsonFlag(),
+			&cli.BoolFlag{Name: "fresh", Usage: "look everything up now, without the daemon and what it remembers"},
+		},
+		HideHelpCommand: true,
+		Action:          explain,
+	}
+}
+
+func explain(c *cli.Context) error {
+	if err := exactly(c, 1, "one DOMAIN"); err != nil {
+		return err
+	}
+	dest, err := policy.ParseDestination(c.Args().First())
+	if err != nil {
+		return usage("a next hop is example.org, example.org:587, [mx.example.org] or [mx.example.org]:587", "%w", control.NotDestination(c.Args().First()))
+	}
+	ctx, cancel := context.WithTimeout(c.Context, explainLimit)
+	defer cancel()
+	x, err := explanation(ctx, c, dest)
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, x)
+	}
+	_, err = c.App.Writer.Write(render(x))
+	return err
+}
+
+func explanation(ctx context.Context, c *cli.Context, dest policy.Destination) (*control.Explanation, error) {
+	if c.Bool("fresh") {
+		return alone(ctx, c, dest)
+	}
+	client, err := daemonClient(c)
+	if err != nil {
+		return nil, err
+	}
+	x, err := client.Explain(ctx, dest.String(), false)
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		fmt.Fprintf(c.App.ErrWriter, "postseal: not asking the daemon: %v\n", err)
+		return alone(ctx, c, dest)
+	case errors.Is(err, control.ErrNoDaemon):
+		return alone(ctx, c, dest)
+	case err != nil:
+		return nil, err
+	}
+	return x, nil
+}
+
+// alone decides in this process, with nothing remembered from before, but with
+// the operator's rules as far as they can be read.
+func alone(ctx context.Context, c *cli.Context, dest policy.Destination) (*control.Explanation, error) {
+	cfg, err := load(c)
+	if err != nil {
+		return nil, err
+	}
+	dns, fetcher, err := daemon.Lookups(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	engine := &policy.Engine{DNS: dns, Fetch: fetcher}
+	rules, err := overrides.Load(cfg.Overrides())
+	if err != nil {
+		fmt.Fprintf(c.App.ErrWriter, "postseal: without the overrides, which cannot be read: %v\n", err)
+	}
+	compiled, err := overrides.Compile(rules)
+	if err != nil {
+		return nil, err
+	}
+	engine.SetOverrides(compiled)
+
+	running, stop := context.WithCancel(ctx)
+	var g sync.WaitGroup
+	g.Go(func() { engine.Run(running) }) // without a database there is nothing to fail
+	t := engine.Explain(ctx, dest, true)
+	x := control.NewExplanation(t, dns.Validation(), cfg.Host.DANE)
+	stop()
+	g.Wait()
+	return x, nil
+}

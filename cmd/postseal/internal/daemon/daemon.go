@@ -96,7 +96,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	db, err := boltdb.Open(c.Policies(), boltdb.Options{Schema: schema, Buckets: []string{policy.Bucket}, Log: d.log})
 	if err != nil {
-		return occupied(c, err)
+		return err
 	}
 	defer db.Close()
 	if err := d.build(db); err != nil {

@@ -1,15 +1,11 @@
 package daemon
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"postseal/cmd/postseal/internal/config"
 	"postseal/cmd/postseal/internal/control"
 	"postseal/cmd/postseal/internal/status"
 )
@@ -40,14 +36,6 @@ func (d *daemon) report() status.Report {
 // status adds what only the operator may see.
 func (d *daemon) status() control.Status {
 	return control.Status{Report: d.report(), FailingDomains: d.engine.Status().RefreshFailing}
-}
-
-// occupied explains why the database cannot be opened.
-func occupied(c *config.Config, err error) error {
-	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("another postseal is running with the state in %s: %w", c.StateDir, err)
-	}
-	return err
 }
 
 // monotonic is CLOCK_MONOTONIC in microseconds, which sd_notify(3) asks for.

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+
+	"postseal/cmd/postseal/internal/control"
+	"postseal/cmd/postseal/internal/overrides"
+)
+
+const (
+	columns = 100 // of the screen
+	indent  = 12  // of the right column
+
+	// An explanation fits on one screen; --json has the rest.
+	maxHostLines   = 8
+	maxStepLines   = 24
+	maxAnswerLines = 3 // of one map
+)
+
+// sheet is text in two columns.
+type sheet struct{ bytes.Buffer }
+
+// line adds a line, wrapped into the right column, at most most lines of it.
+func (s *sheet) line(name, text string, most int) {
+	for i, part := range wrap(printable(text), columns-indent, most) {
+		if i > 0 {
+			name = ""
+		}
+		s.WriteString(strings.TrimRight(fmt.Sprintf("%-*s%s", indent, name, part), " ") + "\n")
+	}
+}
+
+// wrap breaks text at blanks, or in a word too long, into at most most lines.
+func wrap(text string, width, most int) []string {
+	var lines []string
+	for len(lines) < most {
+		if len(text) <= width {
+			return append(lines, text)
+		}
+		cut := strings.LastIndexByte(text[:width+1], ' ')
+		if cut < width/2 {
+			cut = width
+		}
+		lines = append(lines, strings.TrimRight(text[:cut], " "))
+		text = strings.TrimLeft(text[cut:], " ")
+	}
+	last := lines[most-1]
+	lines[most-1] = last[:min(len(last), width-3)] + "..."
+	return lines
+}
+
+// render is an explanation for people.
+func render(x *control.Explanation) []byte {
+	s := &sheet{}
+	s.line(x.Destination, "", 1)
+	s.line("decision", x.Level+", by the rule: "+x.Rule, 2)
+	s.line("why", x.Reason, 3)
+	s.line("validation", x.Validation.Words(), 3)
+	s.line("override", describe(x.Override), 2)
+	s.line("made", origin(x), 2)
+	s.dane(x)
+	s.sts(x)
+	s.steps(x.Steps)
+	s.WriteString("\n")
+	for i, a := range x.Answers {
+		name := ""
+		if i == 0 {
+			name = "answers"
+		}
+		s.line(name, fmt.Sprintf("%-15s %s", a.Map, a.Text), maxAnswerLines)
+	}
+	return s.Bytes()
+}
+
+func origin(x *control.Explanation) string {
+	text := stamp(x.Made)
+	switch {
+	case !x.Daemon:
+		text += " by this command alone, not by the daemon: nothing is remembered from before"
+	case x.Cached:
+		text += " by the daemon for an earlier question"
+	default:
+		text += " by the daemon now"
+	}
+	if x.Expires.After(x.Made) {
+		text += ", good until " + strings.TrimPrefix(stamp(x.Expires), stamp(x.Made)[:len("2006-01-02 ")])
+	}
+	return text
+}
+
+// describe is a rule in one line.
+func describe(r *overrides.Rule) string {
+	if r == nil {
+		return "none"
+	}
+	var words []string
+	add := func(name, value string) {
+		if value != "" {
+			words = append(words, strings.TrimSpace(name+" "+value))
+		}
+	}
+	add(r.Domain, r.Action)
+	add("level", r.Level)
+	add("match", strings.Join(r.Match, " "))
+	add("mode", r.Mode)
+	add("mx", strings.Join(r.MX, " "))
+	add("policy", strings.Join(strings.Fields(r.Policy), " "))
+	add("requiretls", r.RequireTLS)
+	if !r.Expires.IsZero() {
+		add("until", stamp(r.Expires))
+	}
+	add("by", r.Author)
+	add("because", r.Reason)
+	return strings.Join(words, ", ")
+}
+
+func (s *sheet) dane(x *control.Explanation) {
+	d := x.DANE
+	text := d.Class + ", MX answer "
+	if !d.MXSecure {
+		text += "not "
+	}
+	text += "authenticated"
+	switch {
+	case !x.Validation.On:
+		text = "not looked up, DNSSEC validation is off"
+	case d.NullMX:
+		text += ", null MX: accepts no mail"
+	case d.Implicit:
+		text += ", no MX records: the domain is its own host"
+	case d.Hosts == nil:
+		text += ", hosts not looked up for this decision"
+	}
+	s.line("DANE", text, 2)
+	for i, h := range d.Hosts {
+		if i == maxHostLines-1 && len(d.Hosts) > maxHostLines {
+			s.line("", fmt.Sprintf("... and %d hosts more, see --json", len(d.Hosts)-i), 1)
+			break
+		}
+		s.host(h)
+	}
+	if d.Skipped > 0 {
+		s.line("", fmt.Sprintf("... and %d hosts that were not looked up", d.Skipped), 1)
+	}
+}
+
+func (s *sheet) host(h control.Host) {
+	text := fmt.Sprintf("%-5d %-28s %-9s", h.Preference, h.Name, h.State)
+	if len(h.TLSA) > 0 {
+		first := h.TLSA[0]
+		text += " " + first[:min(len(first), 22)]
+		if len(h.TLSA) > 1 {
+			text += fmt.Sprintf(" and %d more", len(h.TLSA)-1)
+		}
+	} else if h.Reason != "" {
+		text += " " + h.Reason
+	}
+	if h.STS != "" {
+		text += "  STS " + h.STS
+	}
+	s.line("", text, 1)
+}
+
+func (s *sheet) sts(x *control.Explanation) {
+	if x.STS == nil {
+		s.line("MTA-STS", "no policy in force", 1)
+		return
+	}
+	age := time.Duration(x.STS.MaxAge) * time.Second
+	s.line("MTA-STS", fmt.Sprintf("mode %s, max_age %s, mx: %s", x.STS.Mode, long(age), strings.Join(x.STS.MX, " ")), 3)
+}
+
+// steps shows what was concluded, and of the lookups as many as fit.
+func (s *sheet) steps(steps []control.Step) {
+	if len(steps) == 0 {
+		return
+	}
+	s.WriteString("\n")
+	s.line("seconds", "what was asked and found", 1)
+	lookups := maxStepLines
+	for _, step := range steps {
+		if step.Topic != "dns" {
+			lookups -= len(stepLines(step))
+		}
+	}
+	lookups = max(lookups, maxStepLines/3)
+	left := 0
+	for _, step := range steps {
+		lines := stepLines(step)
+		if step.Topic == "dns" {
+			if len(lines) > lookups {
+				left++
+				continue
+			}
+			lookups -= len(lines)
+		}
+		for i, line := range lines {
+			at := ""
+			if i == 0 {
+				at = fmt.Sprintf("%7.3f", step.At)
+			}
+			fmt.Fprintf(s, "%-*s%s\n", indent, at, line)
+		}
+	}
+	if left > 0 {
+		s.line("", fmt.Sprintf("... and %d lookups more, see --json", left), 1)
+	}
+}
+
+func stepLines(step control.Step) []string {
+	lines := wrap(printable(step.Text), columns-indent-6, 2)
+	for i := range lines {
+		topic := ""
+		if i == 0 {
+			topic = step.Topic
+		}
+		lines[i] = fmt.Sprintf("%-5s %s", topic, lines[i])
+	}
+	return lines
+}
+
+// stamp is a time as people and logs have it.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05Z") }
+
+// long is a duration in the largest unit that has no rest.
+func long(d time.Duration) string {
+	switch {
+	case d >= 24*time.Hour && d%(24*time.Hour) == 0:
+		return fmt.Sprintf("%d d", d/(24*time.Hour))
+	case d >= time.Hour && d%time.Hour == 0:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	}
+	return fmt.Sprintf("%d s", d/time.Second)
+}
