@@ -177,6 +177,8 @@ func (r *Rule) pinned() (*mtasts.Policy, error) {
 	switch {
 	case r.Mode == "":
 		return nil, wrong("mode", "is missing: pin needs policy, or mode and mx")
+	case r.Mode != "enforce" && r.Mode != "testing" && r.Mode != "none":
+		return nil, wrong("mode", "%q is not enforce, testing or none", r.Mode)
 	case len(r.MX) == 0 && r.Mode != "none":
 		return nil, wrong("mx", "is missing: which MX hosts are right")
 	}

@@ -51,6 +51,7 @@ func (s *scanner) statement() {
 	case strings.HasPrefix(rest, "[["):
 		s.pos += 2
 		name := s.key()
+		s.note(name)
 		s.elements[name]++
 		s.table = name + "." + strconv.Itoa(s.elements[name])
 		s.note(s.table)
