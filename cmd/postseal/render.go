@@ -16,7 +16,7 @@ const (
 
 	// An explanation fits on one screen; --json has the rest.
 	maxHostLines   = 8
-	maxStepLines   = 24
+	maxStepLines   = 22
 	maxAnswerLines = 3 // of one map
 )
 
@@ -33,22 +33,29 @@ func (s *sheet) line(name, text string, most int) {
 	}
 }
 
-// wrap breaks text at blanks, or in a word too long, into at most most lines.
+// wrap breaks text at blanks, or in a word too long, into at most most lines of
+// width characters.
 func wrap(text string, width, most int) []string {
 	var lines []string
+	rest := []rune(text)
 	for len(lines) < most {
-		if len(text) <= width {
-			return append(lines, text)
+		if len(rest) <= width {
+			return append(lines, string(rest))
 		}
-		cut := strings.LastIndexByte(text[:width+1], ' ')
-		if cut < width/2 {
+		cut := width
+		for cut > width/2 && rest[cut] != ' ' {
+			cut--
+		}
+		if rest[cut] != ' ' {
 			cut = width
 		}
-		lines = append(lines, strings.TrimRight(text[:cut], " "))
-		text = strings.TrimLeft(text[cut:], " ")
+		lines = append(lines, strings.TrimRight(string(rest[:cut]), " "))
+		for rest = rest[cut:]; len(rest) > 0 && rest[0] == ' '; {
+			rest = rest[1:]
+		}
 	}
-	last := lines[most-1]
-	lines[most-1] = last[:min(len(last), width-3)] + "..."
+	last := []rune(lines[most-1])
+	lines[most-1] = string(last[:min(len(last), width-3)]) + "..."
 	return lines
 }
 

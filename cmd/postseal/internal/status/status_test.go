@@ -1,0 +1,99 @@
+package status_test
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"postseal/cmd/postseal/internal/status"
+)
+
+func report() status.Report {
+	return status.Report{
+		Version: "v1<script>", PID: 7, Started: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Config: "/etc/postseal/postseal.toml",
+		Validation:       status.Validation{Reason: "the bogus name was answered"},
+		Decisions:        map[string]uint64{"dane-only": 12345},
+		FailingRefreshes: 3,
+		Listen:           map[string][]string{"socketmap": {"tcp:127.0.0.1:8461"}},
+		Answers:          map[string]map[string]uint64{"postfix": {"ok": 23456, "notfound": 2, "temp": 3}},
+	}
+}
+
+func get(t *testing.T, method, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	status.Handler(report).ServeHTTP(w, httptest.NewRequest(method, path, nil))
+	return w
+}
+
+func TestPage(t *testing.T) {
+	w := get(t, http.MethodGet, "/")
+	body := w.Body.String()
+	for _, want := range []string{"DNSSEC validation: OFF: DANE is not used: the bogus name was answered", `class="bad"`, "12345", "23456",
+		"v1&lt;script&gt;", "tcp:127.0.0.1:8461", `<td class="alarm">3</td>`, ", up "} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q:\n%s", want, body)
+		}
+	}
+	// Nothing is loaded from anywhere, and nothing runs.
+	if m := regexp.MustCompile(`(?i)<script|src=|url\(|@import|https?:|\son\w+=|style=`).FindString(body); m != "" {
+		t.Errorf("the page has %q", m)
+	}
+	style := regexp.MustCompile(`(?s)<style>(.*?)</style>`).FindStringSubmatch(body)
+	sum := sha256.Sum256([]byte(style[1]))
+	csp := w.Header().Get("Content-Security-Policy")
+	if hash := "'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"; !strings.Contains(csp, hash) {
+		t.Errorf("the policy %q does not allow the page's own style, %s", csp, hash)
+	}
+	if !strings.HasPrefix(csp, "default-src 'none';") {
+		t.Errorf("policy %q", csp)
+	}
+}
+
+func TestJSON(t *testing.T) {
+	var got status.Report
+	if err := json.Unmarshal(get(t, http.MethodGet, "/status.json").Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(report(), got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestOthers(t *testing.T) {
+	for _, tt := range []struct {
+		method, path string
+		code         int
+	}{
+		{"GET", "/healthz", 200},
+		{"HEAD", "/", 200},
+		{"GET", "/etc/passwd", 404},
+		{"POST", "/", 405},
+		{"GET", "/v1/status", 404},
+	} {
+		if w := get(t, tt.method, tt.path); w.Code != tt.code {
+			t.Errorf("%s %s: %d, want %d", tt.method, tt.path, w.Code, tt.code)
+		}
+	}
+}
+
+func TestWords(t *testing.T) {
+	for want, v := range map[string]status.Validation{
+		"on":                             {On: true},
+		"on: not proven":                 {On: true, Reason: "not proven"},
+		"OFF: DANE is not used: it lies": {Reason: "it lies"},
+		"off by configuration (dns.trust_ad): DANE is not used": {Never: true, Reason: "x"},
+	} {
+		if got := v.Words(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
