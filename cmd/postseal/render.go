@@ -72,12 +72,13 @@ func render(x *control.Explanation) []byte {
 	s.sts(x)
 	s.steps(x.Steps)
 	s.WriteString("\n")
-	for i, a := range x.Answers {
-		name := ""
-		if i == 0 {
-			name = "answers"
+	title := "answers"
+	for _, a := range x.Answers {
+		name := a.Map
+		for _, part := range wrap(printable(a.Text), columns-indent-16, maxAnswerLines) {
+			s.line(title, fmt.Sprintf("%-15s %s", name, part), 1)
+			title, name = "", ""
 		}
-		s.line(name, fmt.Sprintf("%-15s %s", a.Map, a.Text), maxAnswerLines)
 	}
 	return s.Bytes()
 }
@@ -157,8 +158,7 @@ func (s *sheet) dane(x *control.Explanation) {
 func (s *sheet) host(h control.Host) {
 	text := fmt.Sprintf("%-5d %-28s %-9s", h.Preference, h.Name, h.State)
 	if len(h.TLSA) > 0 {
-		first := h.TLSA[0]
-		text += " " + first[:min(len(first), 22)]
+		text += " " + brief(h.TLSA[0])
 		if len(h.TLSA) > 1 {
 			text += fmt.Sprintf(" and %d more", len(h.TLSA)-1)
 		}
@@ -169,6 +169,15 @@ func (s *sheet) host(h control.Host) {
 		text += "  STS " + h.STS
 	}
 	s.line("", text, 1)
+}
+
+// brief is a TLSA record with as much of its data as tells it from others.
+func brief(tlsa string) string {
+	const most = len("3 1 1 ") + 16
+	if len(tlsa) <= most {
+		return tlsa
+	}
+	return tlsa[:most] + "..."
 }
 
 func (s *sheet) sts(x *control.Explanation) {

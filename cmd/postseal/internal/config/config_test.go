@@ -178,8 +178,8 @@ func TestDefaults(t *testing.T) {
 		state, run string
 	}{
 		{"systemd", env("STATE_DIRECTORY", "/var/lib/postseal", "RUNTIME_DIRECTORY", "/run/postseal", "HOME", "/root"), "/var/lib/postseal", "/run/postseal"},
-		{"XDG", env("XDG_STATE_HOME", "/x", "HOME", "/home/u"), "/x/postseal", "/x/postseal"},
-		{"relative XDG is ignored", env("XDG_STATE_HOME", "x", "HOME", "/home/u"), "/home/u/.local/state/postseal", "/home/u/.local/state/postseal"},
+		{"XDG", env("XDG_STATE_HOME", "/x", "HOME", "/users/u"), "/x/postseal", "/x/postseal"},
+		{"relative XDG is ignored", env("XDG_STATE_HOME", "x", "HOME", "/users/u"), "/users/u/.local/state/postseal", "/users/u/.local/state/postseal"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := config.Load("", tt.env)
