@@ -57,7 +57,7 @@ has been found again.
 
   postseal cache purge example.org
   postseal cache purge --all`,
-				Flags:           []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "forget everything"}},
+				Flags:           []cli.Flag{&cli.BoolFlag{Name: "all", Usage: "forget everything", DisableDefaultText: true}},
 				HideHelpCommand: true,
 				Action:          cachePurge,
 			},

@@ -35,7 +35,7 @@ looked up here and now, and the output says so.
   postseal explain '[mx.example.org]:587' --json`,
 		Flags: []cli.Flag{
 			jsonFlag(),
-			&cli.BoolFlag{Name: "fresh", Usage: "look everything up now, without the daemon and what it remembers"},
+			&cli.BoolFlag{Name: "fresh", Usage: "look everything up now, without the daemon and what it remembers", DisableDefaultText: true},
 		},
 		HideHelpCommand: true,
 		Action:          explain,
@@ -108,6 +108,7 @@ func alone(ctx context.Context, c *cli.Context, dest policy.Destination) (*contr
 
 	running, stop := context.WithCancel(ctx)
 	var g sync.WaitGroup
+	g.Go(func() { dns.Run(running) })    // the self-test, as far as it gets meanwhile
 	g.Go(func() { engine.Run(running) }) // without a database there is nothing to fail
 	t := engine.Explain(ctx, dest, true)
 	x := control.NewExplanation(t, dns.Validation(), cfg.Host.DANE)

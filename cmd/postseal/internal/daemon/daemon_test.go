@@ -217,6 +217,24 @@ func TestLife(t *testing.T) {
 	}
 }
 
+func TestSocketPermissions(t *testing.T) {
+	b := newBed(t)
+	// To name its own user and group needs no rights.
+	b.config.Socketmap = config.Door{Listen: b.config.Socketmap.Listen, Mode: "0600", Owner: strconv.Itoa(os.Getuid()), Group: strconv.Itoa(os.Getgid())}
+	b.config.Exim.Mode = "0666"
+	b.start()
+	for name, want := range map[string]os.FileMode{"map.sock": 0o600, "exim.sock": 0o666, "control.sock": 0o600, "http.sock": 0o600} {
+		info, err := os.Stat(filepath.Join(b.dir, name))
+		if err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+	info, err := os.Stat(filepath.Join(b.dir, "state"))
+	if err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("state: %v, %v", info.Mode(), err)
+	}
+}
+
 // What is remembered outlives a restart, with DNS down.
 func TestRestart(t *testing.T) {
 	b := newBed(t)

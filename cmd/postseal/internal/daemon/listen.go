@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"postseal/cmd/postseal/internal/config"
@@ -109,12 +110,8 @@ func open(e config.Endpoint, p permissions) (net.Listener, error) {
 // mode and owner are right, so that nobody can come in before, and a socket left
 // behind by a crash is replaced. One that somebody answers at is left alone.
 func openUnix(path string, p permissions) (net.Listener, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("%s: another program listens there", path)
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
-		return nil, fmt.Errorf("%s: there is a file that is no socket", path)
+	if err := vacant(path); err != nil {
+		return nil, err
 	}
 	temporary := path + ".new"
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -141,6 +138,29 @@ func openUnix(path string, p permissions) (net.Listener, error) {
 		return nil, err
 	}
 	return &unixListener{UnixListener: ln, path: path, file: file}, nil
+}
+
+// vacant is an error unless nothing is at path but perhaps a socket that nobody
+// listens at.
+func vacant(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s: there is a file that is no socket", path)
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
+		conn.Close()
+		return fmt.Errorf("%s: another program listens there", path)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil // left behind by a crash
+	}
+	return fmt.Errorf("%s: whether another program listens there cannot be told: %w", path, err)
 }
 
 // permit sets owner and group before the mode, which chown may change.
