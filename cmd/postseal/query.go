@@ -114,11 +114,11 @@ func ask(conn net.Conn, r *bufio.Reader, name, key string) (string, error) {
 	if _, err := fmt.Fprintf(conn, "%d:%s,", len(request), request); err != nil {
 		return "", err
 	}
-	length, err := r.ReadString(':')
-	if err != nil {
+	length, err := r.ReadSlice(':') // at most a buffer full
+	if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 		return "", noReply(err)
 	}
-	n, err := strconv.ParseUint(strings.TrimSuffix(length, ":"), 10, 32)
+	n, err := strconv.ParseUint(strings.TrimSuffix(string(length), ":"), 10, 32)
 	if err != nil || n > maxReply {
 		return "", fmt.Errorf("the reply is no netstring: it begins with %q", length[:min(len(length), 40)])
 	}
