@@ -98,10 +98,10 @@ func (l list) check(run []outcome) []string {
 	return complaints
 }
 
-// fill writes the tests that passed into the list. References that no longer
-// pass are dropped, unless nothing would be left; an item of a later step that
-// is now tested waits for that step still, until somebody says otherwise. The
-// first step has no parts to wait for.
+// fill writes the tests that passed into the list. References to whole tests
+// stay, others that no longer pass are dropped, unless nothing would be left. An
+// item of a later step that is now tested waits for that step still, until
+// somebody says otherwise; the first step has no parts to wait for.
 func (l list) fill(run []outcome) {
 	found := map[string][]reference{}
 	for _, o := range run {
@@ -119,6 +119,11 @@ func (l list) fill(run []outcome) {
 		tests := found[i.id]
 		if len(tests) == 0 {
 			continue
+		}
+		for _, r := range i.tests {
+			if r.subtest == "" {
+				tests = append(tests, r)
+			}
 		}
 		slices.SortFunc(tests, func(a, b reference) int { return strings.Compare(a.String(), b.String()) })
 		i.tests = tests
