@@ -268,15 +268,16 @@ func TestExplain(t *testing.T) {
 }
 
 func FuzzDecodeMemo(f *testing.F) {
-	f.Add([]byte(`{"s":{"r":"1","ru":1800000000,"t":"version: STSv1\nmode: none\nmax_age: 1\n","i":"1","f":1700000000},"d":{"c":2,"t":1},"a":[{"s":1,"t":"sts"}],"u":1}`))
-	f.Add([]byte(`{}`))
+	f.Add([]byte("\x01\x00\x00\x00"))
+	f.Add([]byte("\x01\x03\x80\x01\x011\x00\x05\x01\x2eversion: STSv1\nmode: none\nmx: a.b\nmax_age: 12\n\x011\x01\x02\x00\x00\x00\x00\x00\x01\x02no\x05\x00\x01\x00\x01\x01\x03sts\x00\x00"))
+	f.Add([]byte("\x01\x00\x00\x08"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		once, err := policy.DecodeMemo("example.org", data)
 		if err != nil {
 			return
 		}
 		if twice, err := policy.DecodeMemo("example.org", once); err != nil || !bytes.Equal(once, twice) {
-			t.Errorf("%s became %s, %v", once, twice, err)
+			t.Errorf("%q became %q, %v", once, twice, err)
 		}
 	})
 }
