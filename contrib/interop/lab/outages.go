@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -57,7 +54,8 @@ func (l *lab) outage(ctx context.Context) error {
 		return err
 	}
 	for _, p := range l.postfixes {
-		l.report.add(p, "outage", "killed, no DNS, no HTTPS: "+s.fill(s.answer), "", l.checkAnswer(s, p))
+		reply, problems := l.ask(s, p)
+		l.report.add(p, "outage", "killed, no DNS, no HTTPS: "+s.fill(s.answer), reply, problems)
 	}
 	reply, err := l.daemon.ask("postfix", d.domain())
 	if err != nil {
@@ -75,7 +73,7 @@ func (l *lab) outage(ctx context.Context) error {
 		return err
 	}
 	err = l.daemon.awaitAnswer(ctx, "postfix", d.domain(), "OK dane-only")
-	l.expect("outage", "DANE domain when DNS is back: dane-only", fmt.Sprint(err), err == nil)
+	l.expectNo(err, "outage", "DANE domain when DNS is back: dane-only")
 	return nil
 }
 
@@ -107,57 +105,7 @@ func (l *lab) noValidation(ctx context.Context) error {
 	}
 	for name, want := range map[string]string{"dane": "NOTFOUND", "sts": "OK secure"} {
 		err := blind.awaitAnswer(ctx, "postfix", byName(name).domain(), want)
-		l.expect("no-validation", byName(name).domain()+": "+want, fmt.Sprint(err), err == nil)
-	}
-	return nil
-}
-
-// explain: one screen for a person, and JSON for programs.
-func (l *lab) explain(ctx context.Context) error {
-	s := byName("both-partial")
-	text, err := l.daemon.command(ctx, "explain", s.domain())
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(os.Stdout, "\n$ postseal explain %s\n%s\n", s.domain(), text)
-	lines := strings.Count(text, "\n")
-	l.expect("explain", "one screen", fmt.Sprintf("%d lines", lines), lines > 5 && lines <= 60)
-	for _, part := range []string{"mx1." + s.domain(), "mx2." + s.domain(), "_mta-sts." + s.domain(), "_25._tcp", "id=1", "enforce", "postseal lab CA", "secure match="} {
-		l.expect("explain", "shows "+part, "it", strings.Contains(text, part))
-	}
-	text, err = l.daemon.command(ctx, "explain", "--json", s.domain())
-	if err != nil {
-		return err
-	}
-	l.expect("explain", "--json is JSON", text[:min(len(text), 40)], json.Valid([]byte(text)))
-	text, err = l.daemon.command(ctx, "query", "--map", "postfix", s.domain())
-	l.expect("explain", "query --map postfix", text, err == nil && strings.Contains(text, s.fill("secure match=mx1.{D}:mx2.{D} servername=hostname")))
-	return nil
-}
-
-// cache: the operator looks at what is remembered, and has it fetched again.
-func (l *lab) cache(ctx context.Context) error {
-	domain := byName("sts").domain()
-	if err := l.daemon.awaitAnswer(ctx, "postfix", domain, "OK secure"); err != nil {
-		return err
-	}
-	text, err := l.daemon.command(ctx, "cache", "list")
-	l.expect("cache", "list shows "+domain, filepath.Base(domain), err == nil && strings.Contains(text, domain))
-	for _, verb := range []string{"refresh", "purge"} {
-		before := l.web.fetches(domain)
-		if _, err := l.daemon.command(ctx, "cache", verb, domain); err != nil {
-			return err
-		}
-		err := until(ctx, func() error {
-			if err := l.daemon.awaitAnswer(ctx, "postfix", domain, "OK secure"); err != nil {
-				return err
-			}
-			if l.web.fetches(domain) == before {
-				return fmt.Errorf("%s is not fetched after cache %s", domain, verb)
-			}
-			return nil
-		})
-		l.expect("cache", verb+" fetches the policy anew", fmt.Sprint(err), err == nil)
+		l.expectNo(err, "no-validation", byName(name).domain()+": "+want)
 	}
 	return nil
 }

@@ -43,8 +43,8 @@ func (l *lab) runTable(ctx context.Context) {
 	for _, m := range sent {
 		want := m.scenario.outcome(m.postfix.older)
 		seen, problems := l.judge(ctx, m, want)
-		problems = append(problems, l.checkAnswer(m.scenario, m.postfix)...)
-		l.report.add(m.postfix, m.scenario.name, want.String(), seen, problems)
+		reply, wrong := l.ask(m.scenario, m.postfix)
+		l.report.add(m.postfix, m.scenario.name, level(m.scenario.answer)+": "+want.String(), level(reply)+": "+seen, append(problems, wrong...))
 	}
 }
 
@@ -107,14 +107,22 @@ func (l *lab) visits(s scenario, p *postfix) []visit {
 	return all
 }
 
-// checkAnswer asks the daemon what it answers Postfix for the domain.
-func (l *lab) checkAnswer(s scenario, p *postfix) []string {
+// ask asks the daemon what it tells Postfix of the domain, and returns that and
+// what is wrong with it.
+func (l *lab) ask(s scenario, p *postfix) (reply string, problems []string) {
 	reply, err := l.daemon.ask(p.mapName(), s.domain())
 	if err != nil {
-		return []string{err.Error()}
+		return "", []string{err.Error()}
 	}
 	if !strings.HasPrefix(reply, s.fill(s.answer)) {
-		return []string{fmt.Sprintf("the map %s answers %q, not %q", p.mapName(), reply, s.fill(s.answer))}
+		problems = []string{fmt.Sprintf("the map %s answers %q, not %q", p.mapName(), reply, s.fill(s.answer))}
 	}
-	return nil
+	return reply, problems
+}
+
+// level is the first word of an answer that says something: "dane-only",
+// "NOTFOUND", "TEMP".
+func level(answer string) string {
+	word, _, _ := strings.Cut(strings.TrimPrefix(answer, "OK "), " ")
+	return word
 }
