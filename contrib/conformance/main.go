@@ -25,6 +25,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 func main() {
@@ -64,6 +65,9 @@ func run(root, ran string, update bool) ([]string, error) {
 		return nil, err
 	}
 	if update {
+		if failed := broken(results); len(failed) > 0 {
+			return nil, fmt.Errorf("the list is only updated from a run that passed, but these failed: %s", strings.Join(failed, ", "))
+		}
 		list.fill(results)
 		if err := os.WriteFile(path, []byte(list.String()), 0o644); err != nil {
 			return nil, err

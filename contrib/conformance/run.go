@@ -14,9 +14,9 @@ import (
 // module is cut from the package paths that the go tool prints.
 const module = "postseal/"
 
-// An outcome is how one test, or one subtest, of a run ended.
+// An outcome is how one test, one subtest, or all tests of a package ended.
 type outcome struct {
-	pkg, name string // name with its subtests, as in TestX/STS-012_joined
+	pkg, name string // name with its subtests, as in TestX/STS-012_joined; "" for the package
 	action    string // pass, fail or skip
 }
 
@@ -33,7 +33,7 @@ func readRun(path string) ([]outcome, error) {
 	for {
 		line, err := lines.ReadBytes('\n')
 		var event struct{ Action, Package, Test string }
-		if json.Unmarshal(line, &event) == nil && event.Test != "" {
+		if json.Unmarshal(line, &event) == nil {
 			if slices.Contains([]string{"pass", "fail", "skip"}, event.Action) {
 				all = append(all, outcome{strings.TrimPrefix(event.Package, module), event.Test, event.Action})
 			}
@@ -96,6 +96,18 @@ func (l list) check(run []outcome) []string {
 		}
 	}
 	return complaints
+}
+
+// broken lists the packages that failed, but for this one, which fails while
+// the list is out of date.
+func broken(run []outcome) []string {
+	var all []string
+	for _, o := range run {
+		if o.name == "" && o.action == "fail" && o.pkg != "contrib/conformance" {
+			all = append(all, o.pkg)
+		}
+	}
+	return all
 }
 
 // fill writes the tests that passed into the list. References to whole tests
