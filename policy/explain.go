@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -13,36 +14,86 @@ import (
 // Trail is a decision with every step that led to it.
 type Trail struct {
 	Decision *Decision
-	Steps    []Step // in the order of their ends
+	Summary  Summary // what is remembered of the destination
+	Steps    []Step  // in the order of their ends
 	Made     time.Time
 	Cached   bool // made for an earlier question
+
+	start   time.Time
+	partial bool // some steps were made so long ago that they are lost
 }
 
 // Step is one thing that was asked or concluded.
 type Step struct {
-	At    time.Duration // its end, since the start
+	At    time.Duration // its end, since the start; negative for what was found for an earlier question
 	Took  time.Duration
 	Topic string // "dns", "sts" or "dane"
 	Text  string // one line, printable
+
+	part string // "sts" or "dane": whose lookups it belongs to
+	kept bool   // tells only that something is remembered
 }
 
 // maxSteps bounds a trail: a domain may have many hosts, a person few screens.
 const maxSteps = 200
 
+// note adds a step of DANE or MTA-STS, by its topic.
 func (f *flight) note(topic, format string, args ...any) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.stepLocked(topic, 0, fmt.Sprintf(format, args...))
+	f.step(Step{Topic: topic, Text: fmt.Sprintf(format, args...), part: topic})
 }
 
-func (f *flight) stepLocked(topic string, took time.Duration, text string) {
+func (f *flight) step(s Step) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stepLocked(s)
+}
+
+func (f *flight) stepLocked(s Step) {
 	if len(f.steps) < maxSteps {
-		f.steps = append(f.steps, Step{At: f.e.now().Sub(f.start), Took: took, Topic: topic, Text: text})
+		s.At = f.e.now().Sub(f.start)
+		f.steps = append(f.steps, s)
 	}
 }
 
-// exchange notes one DNS lookup.
-func (f *flight) exchange(x dnssec.Exchange) {
+// kept says that a part needed no lookup; its earlier steps count.
+func (f *flight) kept(part, format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stepLocked(Step{Topic: part, Text: fmt.Sprintf(format, args...), part: part, kept: true})
+	f.keptParts = append(f.keptParts, part)
+}
+
+// trailLocked puts the steps of this flight behind those of earlier ones that
+// its parts rest on.
+func (f *flight) trailLocked(d *Decision) *Trail {
+	t := &Trail{Decision: d, Made: d.Made, start: f.start}
+	before, ok := f.e.trails.Peek(f.key)
+	for _, part := range f.keptParts {
+		if !ok || before.partial {
+			t.partial = true
+			break
+		}
+		for _, s := range before.Steps {
+			if s.part == part && !s.kept {
+				s.At -= f.start.Sub(before.start)
+				t.Steps = append(t.Steps, s)
+			}
+		}
+	}
+	t.Steps = append(t.Steps, f.steps...)
+	slices.SortStableFunc(t.Steps, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
+	return t
+}
+
+// traced returns a context whose DNS lookups are noted as steps of a part.
+func (f *flight) traced(ctx context.Context, part string) context.Context {
+	return dnssec.WithTrace(ctx, func(x dnssec.Exchange) {
+		f.step(Step{Took: x.Took, Topic: "dns", Text: exchange(x), part: part})
+	})
+}
+
+// exchange is one DNS lookup in words.
+func exchange(x dnssec.Exchange) string {
 	text := fmt.Sprintf("%-5s %s: ", x.Type, x.Name)
 	switch {
 	case x.Err != nil:
@@ -64,9 +115,7 @@ func (f *flight) exchange(x dnssec.Exchange) {
 		}
 		text += fmt.Sprintf(" (%s, ttl %s)", secure, x.TTL)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.stepLocked("dns", x.Took, text)
+	return text
 }
 
 // short leaves away what a record in presentation form repeats of the question.
@@ -78,19 +127,19 @@ func short(record, name string) string {
 	return fields[4]
 }
 
-// Explain returns how the decision for dest came about: of the remembered one
-// or, if that is unknown or fresh is set, of one made now, for which everything
-// is asked again and the policy fetched. It waits until ctx ends.
+// Explain returns how the decision for dest came about: the remembered one or,
+// if its steps are not, one made now; with fresh everything is asked again and
+// the policy fetched. It waits until ctx ends.
 func (e *Engine) Explain(ctx context.Context, dest Destination, fresh bool) *Trail {
 	key := dest.String()
 	e.memos()
 	if d := e.ruled(dest, e.now()); d != nil {
-		return &Trail{Decision: d, Made: d.Made}
+		return e.trail(&Trail{Decision: d, Made: d.Made})
 	}
-	if t, ok := e.trails.Get(key); ok && !fresh && t.Decision.Fresh(e.now()) && t.Decision.generation == e.generation.Load() {
+	if t, ok := e.trails.Get(key); ok && !fresh && !t.partial && t.Decision.Fresh(e.now()) && t.Decision.generation == e.generation.Load() {
 		c := *t
 		c.Cached = true
-		return &c
+		return e.trail(&c)
 	}
 	how := recheck
 	if fresh {
@@ -99,18 +148,32 @@ func (e *Engine) Explain(ctx context.Context, dest Destination, fresh bool) *Tra
 	f := e.join(key, dest, how)
 	if f == nil {
 		d := e.busy(dest, e.now())
-		return &Trail{Decision: d, Made: d.Made}
+		return e.trail(&Trail{Decision: d, Made: d.Made})
 	}
 	d := f.wait(ctx)
-	if d.Level == LevelDANEOnly {
-		f.settle(ctx) // explain shows MTA-STS too, though it did not decide
-	}
+	f.settle(ctx) // MTA-STS is shown too where it did not decide
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.final != nil {
 		d = f.final
 	}
-	return &Trail{Decision: d, Steps: slices.Clone(f.steps), Made: d.Made}
+	return e.trail(f.trailLocked(d))
+}
+
+// trail adds what is remembered of the destination.
+func (e *Engine) trail(t *Trail) *Trail {
+	t.Summary.Key = t.Decision.Destination.String()
+	m, ok := e.memos().Get(t.Summary.Key)
+	if !ok {
+		return t
+	}
+	t.Summary = m.summary(e.now())
+	if d := t.Decision.Destination; !d.plain() { // the policy is its domain's
+		if m, ok := e.memos().Get(d.Domain); ok {
+			t.Summary.setSTS(m, e.now())
+		}
+	}
+	return t
 }
 
 // settle waits for the end of the flight, or of ctx.

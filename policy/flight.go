@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"postseal/policy/dane"
-	"postseal/policy/dnssec"
 	"postseal/policy/mtasts"
 )
 
@@ -37,7 +36,9 @@ type flight struct {
 	sts      stsState
 	stsDone  bool
 	final    *Decision
-	steps    []Step
+
+	steps     []Step
+	keptParts []string // parts that needed no lookup
 }
 
 // join returns the flight for a destination, starting one if there is none
@@ -65,15 +66,14 @@ func (f *flight) run() {
 	e := f.e
 	ctx, cancel := context.WithTimeout(e.base, flightLimit)
 	defer cancel()
-	ctx = dnssec.WithTrace(ctx, f.exchange)
 
 	if f.restored == nil { // not in memory; the disk may make us wait
 		m, _ := e.memory.Get(f.key)
 		f.restore(m)
 	}
 	var g sync.WaitGroup
-	g.Go(func() { f.lookupDANE(ctx) })
-	f.lookupSTS(ctx)
+	g.Go(func() { f.lookupDANE(f.traced(ctx, "dane")) })
+	f.lookupSTS(f.traced(ctx, "sts"))
 	g.Wait()
 	f.finish()
 }
@@ -101,7 +101,8 @@ func (f *flight) restore(m *memo) {
 	f.sts = m.sts
 	now := f.e.now()
 	if p := m.sts.live(now); p != nil {
-		f.stepLocked("sts", 0, fmt.Sprintf("remembered policy: mode %s, id %s, fetched %s, in force until %s", p.Mode, m.sts.id, stamp(m.sts.fetched), stamp(m.sts.expires())))
+		f.stepLocked(Step{Topic: "sts", part: "sts", kept: true, Text: fmt.Sprintf("remembered: policy mode %s, id %s, in force until %s, fetched %s from %s",
+			p.Mode, m.sts.id, stamp(m.sts.expires()), stamp(m.sts.fetched), m.sts.source)})
 	}
 }
 
@@ -111,7 +112,7 @@ func (d Destination) plain() bool { return !d.Fixed && d.Port == 25 }
 func (f *flight) lookupDANE(ctx context.Context) {
 	now := f.e.now()
 	if f.how == asDue && f.dane.known && now.Before(f.dane.until) {
-		f.note("dane", "remembered: %s (%s), looked up again at %s", f.dane.class, f.dane.reason, stamp(f.dane.until))
+		f.kept("dane", "remembered: %s (%s), looked up again at %s", f.dane.class, f.dane.reason, stamp(f.dane.until))
 		f.progress(func() { f.daneDone = true })
 		return
 	}
@@ -155,14 +156,20 @@ func (d *daneState) learn(plan *dane.Plan, now time.Time) {
 }
 
 func (f *flight) lookupSTS(ctx context.Context) {
-	s := f.e.stsOf(ctx, f.dest.Domain, f.how, f.noteSTS)
+	noted := false
+	s := f.e.stsOf(ctx, f.dest.Domain, f.how, func(format string, args ...any) {
+		noted = true
+		f.note("sts", format, args...)
+	})
+	if !noted {
+		f.kept("sts", "remembered: record id %q, asked for again at %s", s.record, stamp(s.recordUntil))
+	}
 	f.progress(func() { f.sts, f.stsDone = s, true })
 }
 
-func (f *flight) noteSTS(format string, args ...any) { f.note("sts", format, args...) }
-
 // stsOf brings the STS state of a domain up to date and remembers it. Flights
-// of several destinations of one domain share the work.
+// of several destinations of one domain share the work; note is called for
+// what this call has asked, not at all if that is nothing.
 func (e *Engine) stsOf(ctx context.Context, domain string, how effort, note func(string, ...any)) stsState {
 	if o := e.Override(domain); o != nil && o.Action == Pin {
 		note("policy pinned by the override of %s", o.Domain)
@@ -174,7 +181,6 @@ func (e *Engine) stsOf(ctx context.Context, domain string, how effort, note func
 			old = m.sts
 		}
 		if how == asDue && !old.due(e.now()) {
-			note("remembered: record id %q, looked up again at %s", old.record, stamp(old.until(e.now())))
 			return old, nil
 		}
 		s := e.discover(ctx, domain, old, how, note)
@@ -330,7 +336,7 @@ func (f *flight) finish() {
 	f.mu.Lock()
 	d := f.decideLocked()
 	state := f.dane
-	trail := &Trail{Decision: d, Steps: f.steps, Made: d.Made}
+	trail := f.trailLocked(d)
 	f.mu.Unlock()
 	if context.Cause(e.base) == nil { // what a stop cut short is no finding
 		f.publish(d, state)

@@ -19,6 +19,7 @@ type Summary struct {
 	STSExpires time.Time
 	STSFetched time.Time
 	STSRefresh time.Time // next fetch in the background
+	STSSource  string    // address and certificate of the policy host
 	LastError  string    // of the last failed fetch; "" after a good one
 	Failures   int       // in a row
 	DANE       string    // class; "" if never looked up
@@ -27,18 +28,23 @@ type Summary struct {
 }
 
 func (m *memo) summary(now time.Time) Summary {
-	s := Summary{Key: m.key, LastError: m.sts.failure, Failures: m.sts.failures, LastUsed: m.lastUsed()}
+	s := Summary{Key: m.key, LastUsed: m.lastUsed()}
+	s.setSTS(m, now)
 	if d := m.decision; d != nil {
 		s.Decision, s.Level = d.Rule, d.Level
-	}
-	if p := m.sts.live(now); p != nil {
-		s.STSMode, s.STSID = p.Mode.String(), m.sts.id
-		s.STSExpires, s.STSFetched, s.STSRefresh = m.sts.expires(), m.sts.fetched, m.sts.refresh
 	}
 	if m.dane.known {
 		s.DANE, s.DANEUntil = m.dane.class.String(), m.dane.until
 	}
 	return s
+}
+
+func (s *Summary) setSTS(m *memo, now time.Time) {
+	s.LastError, s.Failures = m.sts.failure, m.sts.failures
+	if p := m.sts.live(now); p != nil {
+		s.STSMode, s.STSID, s.STSSource = p.Mode.String(), m.sts.id, m.sts.source.String()
+		s.STSExpires, s.STSFetched, s.STSRefresh = m.sts.expires(), m.sts.fetched, m.sts.refresh
+	}
 }
 
 // List calls f for every remembered destination until it returns false.

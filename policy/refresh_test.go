@@ -262,14 +262,52 @@ func TestExplain(t *testing.T) {
 	if again := b.Explain(ctx, dest, false); !again.Cached || len(again.Steps) != len(trail.Steps) {
 		t.Errorf("the second time: cached %v, %d steps", again.Cached, len(again.Steps))
 	}
+	b.advance(301 * time.Second)
+	b.decide(domain) // asks for the record again, and for the MX
+	later := b.Explain(ctx, dest, false)
+	text = ""
+	for _, s := range later.Steps {
+		text += s.Topic + ": " + s.Text + "\n"
+	}
+	if !later.Cached || !strings.Contains(text, "remembered: policy mode enforce") || !strings.Contains(text, "certificate by") {
+		t.Errorf("after the TTL: cached %v\n%s", later.Cached, text)
+	}
 	if fresh := b.Explain(ctx, dest, true); fresh.Cached || b.web.Gets(domain) != 2 {
 		t.Errorf("fresh: cached %v, %d GETs", fresh.Cached, b.web.Gets(domain))
 	}
 }
 
+// TestExplainKeepsSteps: what was found for an earlier question is part of the
+// trail as long as the decision rests on it.
+func TestExplainKeepsSteps(t *testing.T) {
+	b := newBed(t, domainZone+strings.ReplaceAll(stsZone(domain, "1"), " 300 ", " 5 "))
+	b.web.Set(domain, enforcing)
+	b.decide(domain)
+	for range 3 {
+		b.advance(6 * time.Second)
+		b.decide(domain) // asks for the record only
+	}
+	trail := b.Explain(context.Background(), policy.Destination{Domain: domain, Port: 25}, false)
+	var mx, txt int
+	for _, s := range trail.Steps {
+		if strings.HasPrefix(s.Text, "MX ") {
+			mx++
+		}
+		if strings.HasPrefix(s.Text, "TXT ") {
+			txt++
+		}
+	}
+	if mx != 1 || txt != 1 || !trail.Cached {
+		t.Errorf("cached %v, %d MX and %d TXT steps in %+v", trail.Cached, mx, txt, trail.Steps)
+	}
+	if n := b.dns.Count("MX", domain); n != 1 {
+		t.Errorf("%d MX questions", n)
+	}
+}
+
 func FuzzDecodeMemo(f *testing.F) {
 	f.Add([]byte("\x01\x00\x00\x00"))
-	f.Add([]byte("\x01\x03\x80\x01\x011\x00\x05\x01\x2eversion: STSv1\nmode: none\nmx: a.b\nmax_age: 12\n\x011\x01\x02\x00\x00\x00\x00\x00\x01\x02no\x05\x00\x01\x00\x01\x01\x03sts\x00\x00"))
+	f.Add([]byte("\x01\x03\x80\x01\x011\x00\x05\x01\x2eversion: STSv1\nmode: none\nmx: a.b\nmax_age: 12\n\x01\x03a:1\x01b\x05\x01\x02\x00\x00\x00\x00\x01\x00\x02no\x05\x00\x01\x00\x01\x01\x03sts\x00\x00"))
 	f.Add([]byte("\x01\x00\x00\x08"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		once, err := policy.DecodeMemo("example.org", data)

@@ -72,7 +72,13 @@ func (w *storedWriter) sts(s *stsState) {
 	if s.policy != nil {
 		w.text(s.policy.Text)
 	}
-	w.text(s.id)
+	w.flag(s.id == s.record)
+	if s.id != s.record {
+		w.text(s.id)
+	}
+	w.text(s.source.addr)
+	w.text(s.source.issuer)
+	w.time(s.source.notAfter)
 	w.time(s.fetched)
 	w.time(s.refresh)
 	w.text(s.failedID)
@@ -208,11 +214,12 @@ func (r *storedReader) sts(s *stsState) {
 	if r.flag() {
 		s.policy = r.policy()
 	}
-	s.id, s.fetched, s.refresh = r.text(), r.time(), r.time()
-	s.failedID, s.failed, s.failures, s.failure = r.text(), r.time(), r.number(), r.text()
-	if s.id == s.record {
-		s.id = s.record // one string in memory
+	if s.id = s.record; !r.flag() {
+		s.id = r.text()
 	}
+	s.source = source{r.text(), r.text(), r.time()}
+	s.fetched, s.refresh = r.time(), r.time()
+	s.failedID, s.failed, s.failures, s.failure = r.text(), r.time(), r.number(), r.text()
 }
 
 func (r *storedReader) class() dane.Class {

@@ -36,6 +36,7 @@ type stsState struct {
 
 	policy  *mtasts.Policy // last good one, expired or not; nil if none
 	id      string         // the id it was fetched under
+	source  source
 	fetched time.Time
 	refresh time.Time // next fetch whatever the id says
 
@@ -106,7 +107,7 @@ func (s *stsState) keepNewer(other *stsState) {
 	if !other.fetched.After(s.fetched) {
 		return
 	}
-	s.policy, s.id, s.fetched, s.refresh = other.policy, other.id, other.fetched, other.refresh
+	s.policy, s.id, s.source, s.fetched, s.refresh = other.policy, other.id, other.source, other.fetched, other.refresh
 	s.failedID, s.failed, s.failures, s.failure = "", time.Time{}, 0, ""
 }
 
@@ -188,17 +189,35 @@ func (e *Engine) fetch(ctx context.Context, domain string, s *stsState, note fun
 	if s.record != "" || s.id == "" {
 		s.id = s.record
 	}
-	s.fetched, s.refresh = now, now.Add(refreshAfter(got.Policy.MaxAge))
+	s.source, s.fetched, s.refresh = sourceOf(got), now, now.Add(refreshAfter(got.Policy.MaxAge))
 	s.failures, s.failedID, s.failed, s.failure = 0, "", time.Time{}, ""
-	note("%s", describe(got))
+	note("policy mode %s, mx %v, max_age %s", got.Policy.Mode, got.Policy.MX, got.Policy.MaxAge)
+	note("fetched in %s from %s", got.Took.Round(time.Millisecond), s.source)
 	for _, w := range got.Warnings {
 		note("policy: %s", w)
 	}
 }
 
-func describe(f *mtasts.Fetched) string {
-	return fmt.Sprintf("policy mode %s, mx %v, max_age %s, from %s in %s; certificate by %q until %s",
-		f.Policy.Mode, f.Policy.MX, f.Policy.MaxAge, f.Addr, f.Took.Round(time.Millisecond), f.Issuer, stamp(f.NotAfter))
+// source is where a policy came from.
+type source struct {
+	addr     string
+	issuer   string // of the policy host's certificate
+	notAfter time.Time
+}
+
+// maxIssuer bounds the name of an authority that is remembered with a policy.
+const maxIssuer = 64
+
+func sourceOf(f *mtasts.Fetched) source {
+	issuer := clean(f.Issuer)
+	return source{f.Addr.String(), issuer[:min(len(issuer), maxIssuer)], f.NotAfter}
+}
+
+func (s source) String() string {
+	if s.addr == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s, certificate by %q until %s", s.addr, s.issuer, stamp(s.notAfter))
 }
 
 // refreshAfter spreads refreshes: a day, or half a short life, less up to a quarter.

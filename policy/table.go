@@ -67,7 +67,7 @@ func decide(f finding, first FirstContact, now time.Time) verdict {
 func (f *finding) broken(enforce bool) verdict {
 	rule, why := "DANE broken", f.daneReason
 	if !f.daneKnown {
-		rule, why = "DANE not known in time", "DNS did not answer in time"
+		rule, why = "DANE not known in time", "the DNS lookups for MX, addresses and TLSA of "+f.domain+" have not ended yet"
 	}
 	if enforce && !f.provenAt.IsZero() && f.proven == dane.ClassNone {
 		return verdict{LevelSTS, rule + ", last proven none, STS enforce", why + "; last proven without DANE; MTA-STS enforce"}

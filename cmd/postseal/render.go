@@ -33,8 +33,8 @@ func (s *sheet) line(name, text string, most int) {
 	}
 }
 
-// wrap breaks text at blanks, or in a word too long, into at most most lines of
-// width characters.
+// wrap breaks text at blanks, or behind the punctuation of a word too long, into
+// at most most lines of width characters.
 func wrap(text string, width, most int) []string {
 	var lines []string
 	rest := []rune(text)
@@ -42,13 +42,7 @@ func wrap(text string, width, most int) []string {
 		if len(rest) <= width {
 			return append(lines, string(rest))
 		}
-		cut := width
-		for cut > width/2 && rest[cut] != ' ' {
-			cut--
-		}
-		if rest[cut] != ' ' {
-			cut = width
-		}
+		cut := breakAt(rest[:width+1])
 		lines = append(lines, strings.TrimRight(string(rest[:cut]), " "))
 		for rest = rest[cut:]; len(rest) > 0 && rest[0] == ' '; {
 			rest = rest[1:]
@@ -57,6 +51,22 @@ func wrap(text string, width, most int) []string {
 	last := []rune(lines[most-1])
 	lines[most-1] = string(last[:min(len(last), width-3)]) + "..."
 	return lines
+}
+
+// breakAt is where the first line of text ends, which is one character too long.
+func breakAt(text []rune) int {
+	width := len(text) - 1
+	for cut := width; cut > width/2; cut-- {
+		if text[cut] == ' ' {
+			return cut
+		}
+	}
+	for cut := width; cut > width/2; cut-- {
+		if strings.ContainsRune(":;,.=", text[cut-1]) {
+			return cut
+		}
+	}
+	return width
 }
 
 // render is an explanation for people.
@@ -187,6 +197,10 @@ func (s *sheet) sts(x *control.Explanation) {
 	}
 	age := time.Duration(x.STS.MaxAge) * time.Second
 	s.line("MTA-STS", fmt.Sprintf("mode %s, max_age %s, mx: %s", x.STS.Mode, long(age), strings.Join(x.STS.MX, " ")), 3)
+	if x.STS.Fetched != nil {
+		s.line("", fmt.Sprintf("id %s, fetched %s, in force until %s", x.STS.ID, stamp(*x.STS.Fetched), stamp(*x.STS.Expires)), 1)
+		s.line("", "from "+x.STS.Source, 2)
+	}
 }
 
 // steps shows what was concluded, and of the lookups as many as fit.
@@ -227,7 +241,7 @@ func (s *sheet) steps(steps []control.Step) {
 }
 
 func stepLines(step control.Step) []string {
-	lines := wrap(printable(step.Text), columns-indent-6, 2)
+	lines := wrap(printable(step.Text), columns-indent-6, 3)
 	for i := range lines {
 		topic := ""
 		if i == 0 {

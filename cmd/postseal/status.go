@@ -53,7 +53,7 @@ func renderStatus(s control.Status) []byte {
 		}
 		b.line(title, fmt.Sprintf("%-10s %s", name, strings.Join(s.Listen[name], " ")), 2)
 	}
-	b.line("memory", fmt.Sprintf("%d destinations; %d are being looked up", s.Entries, s.Lookups), 1)
+	b.line("memory", fmt.Sprintf("%d destinations remembered, %d being looked up", s.Entries, s.Lookups), 1)
 	var made []string
 	for _, level := range slices.Sorted(maps.Keys(s.Decisions)) {
 		if n := s.Decisions[level]; n > 0 {

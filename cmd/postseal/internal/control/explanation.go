@@ -62,6 +62,12 @@ type STS struct {
 	MX     []string `json:"mx"`
 	MaxAge int64    `json:"max_age"` // seconds
 	Text   string   `json:"text"`
+
+	// Of a published policy; absent where an override stands in for it.
+	ID      string     `json:"id,omitempty"` // of the record that it was fetched under
+	Source  string     `json:"source,omitempty"`
+	Fetched *time.Time `json:"fetched,omitempty"`
+	Expires *time.Time `json:"expires,omitempty"`
 }
 
 // Answer is the reply of one map.
@@ -93,6 +99,9 @@ func NewExplanation(t *policy.Trail, v dnssec.Validation, hostDANE bool) *Explan
 	}
 	if p := d.STS; p != nil {
 		x.STS = &STS{Mode: p.Mode.String(), MX: p.MX, MaxAge: int64(p.MaxAge / time.Second), Text: p.Text}
+		if m := &t.Summary; m.STSMode != "" && (d.Override == nil || d.Override.Action == policy.NoAction) {
+			x.STS.ID, x.STS.Source, x.STS.Fetched, x.STS.Expires = m.STSID, m.STSSource, &m.STSFetched, &m.STSExpires
+		}
 	}
 	if d.Plan != nil {
 		x.DANE.Implicit, x.DANE.NullMX, x.DANE.Skipped = d.Plan.Implicit, d.Plan.NullMX, d.Plan.Skipped
