@@ -68,11 +68,16 @@ func (f *flight) kept(part, format string, args ...any) {
 func (f *flight) trailLocked(d *Decision) *Trail {
 	t := &Trail{Decision: d, Made: d.Made, start: f.start}
 	before, ok := f.e.trails.Peek(f.key)
-	for _, part := range f.keptParts {
-		if !ok || before.partial {
-			t.partial = true
-			break
+	t.partial = len(f.keptParts) > 0 && (!ok || before.partial)
+	for _, s := range f.steps {
+		if t.partial || !slices.Contains(f.keptParts, s.part) {
+			t.Steps = append(t.Steps, s)
 		}
+	}
+	if t.partial {
+		return t
+	}
+	for _, part := range f.keptParts {
 		for _, s := range before.Steps {
 			if s.part == part && !s.kept {
 				s.At -= f.start.Sub(before.start)
@@ -80,7 +85,6 @@ func (f *flight) trailLocked(d *Decision) *Trail {
 			}
 		}
 	}
-	t.Steps = append(t.Steps, f.steps...)
 	slices.SortStableFunc(t.Steps, func(a, b Step) int { return cmp.Compare(a.At, b.At) })
 	return t
 }
