@@ -221,6 +221,15 @@ func (c *Cache[V]) Put(key string, v V) {
 	c.note(key, change[V]{value: v})
 }
 
+// Hold stores v in memory only, for a value that differs from the one under key
+// in nothing that must outlive a restart. What waits to be written stays.
+func (c *Cache[V]) Hold(key string, v V) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes++ // so that no Get that reads the disk now puts the old value back
+	c.memory.Add(c.own(key, v), v)
+}
+
 // Delete removes key from both.
 func (c *Cache[V]) Delete(key string) {
 	c.mu.Lock()

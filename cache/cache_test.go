@@ -435,3 +435,23 @@ func TestRunWritesBehind(t *testing.T) {
 		t.Error("Run ended without writing what was left")
 	}
 }
+
+// TestHold: what is held is found in memory, but never written.
+func TestHold(t *testing.T) {
+	db := newDB(t)
+	c := over(db, 10)
+	c.Put("a", named("a"))
+	c.Hold("a", &entry{name: "a", version: 2})
+	if v, ok := c.Get("a"); !ok || v.version != 2 {
+		t.Errorf("got %+v, %v", v, ok)
+	}
+	flush(t, c)
+	if v, ok := over(db, 10).Get("a"); !ok || v.version != 1 {
+		t.Errorf("on disk: %+v, %v", v, ok)
+	}
+	c.Hold("b", named("b"))
+	flush(t, c)
+	if _, ok := over(db, 10).Get("b"); ok {
+		t.Error("what was only held is on disk")
+	}
+}

@@ -87,15 +87,20 @@ func tlsaStrings(p *dane.Plan) []string {
 	return slices.Compact(list)
 }
 
-// remember adds what d answered to the list, if it is something new. A DANE
-// decision restored from disk lacks the records; they are in the list already.
-func remember(list []Answered, d *Decision) []Answered {
+// remember adds what d answered to the list, and reports whether it is something
+// new. A DANE decision restored from disk lacks the records; they are in the list
+// already.
+func (m *memo) remember(d *Decision) bool {
 	a, ok := answer(d)
-	if a.Type == TypeTLSA && d.Plan == nil || !ok || len(list) > 0 && list[len(list)-1].same(a) {
-		return list
+	if !ok || a.Type == TypeTLSA && d.Plan == nil {
+		return false
 	}
-	list = append(slices.Clone(list), a)
-	return list[max(0, len(list)-keptAnswers):]
+	if n := len(m.answered); n > 0 && m.answered[n-1].same(a) {
+		return false
+	}
+	list := append(slices.Clone(m.answered), a)
+	m.answered = list[max(0, len(list)-keptAnswers):]
+	return true
 }
 
 // PolicyAt returns the policy that was answered for a domain at t; ok is false

@@ -159,9 +159,10 @@ func (e *Engine) ruled(dest Destination, now time.Time) *Decision {
 		d.Expires = earlier(d.Expires, u)
 	}
 	e.spawn(func() { // publishing may read the disk
-		e.publish(dest.String(), func(m *memo) {
+		e.publish(dest.String(), func(m *memo) bool {
 			m.decision = d
-			m.answered = remember(m.answered, d)
+			m.touch(now)
+			return m.remember(d)
 		})
 	})
 	return d
@@ -181,8 +182,9 @@ func (e *Engine) busy(dest Destination, now time.Time) *Decision {
 	return &Decision{Destination: dest, Level: LevelTemp, Rule: "overload", Reason: "too many lookups are under way", Made: now, Expires: now}
 }
 
-// publish replaces the memo of key by a changed copy.
-func (e *Engine) publish(key string, change func(*memo)) *memo {
+// publish replaces the memo of key by a changed copy. change tells whether that
+// must outlive a restart; the time of the last use alone is written now and then.
+func (e *Engine) publish(key string, change func(*memo) (lasting bool)) {
 	memory := e.memos()
 	e.writing.Lock()
 	defer e.writing.Unlock()
@@ -192,9 +194,13 @@ func (e *Engine) publish(key string, change func(*memo)) *memo {
 	} else {
 		m = &memo{key: key}
 	}
-	change(m)
+	lasting := change(m)
+	if !lasting && ok && m.used.Load()-m.stored < usedWritten {
+		memory.Hold(key, m)
+		return
+	}
+	m.stored = m.used.Load()
 	memory.Put(key, m)
-	return m
 }
 
 // SetOverrides replaces all rules. Decisions made under the old ones are not

@@ -184,12 +184,16 @@ func (e *Engine) stsOf(ctx context.Context, domain string, how effort, note func
 			return old, nil
 		}
 		s := e.discover(ctx, domain, old, how, note)
-		e.publish(domain, func(m *memo) {
+		e.publish(domain, func(m *memo) bool {
 			s.keepNewer(&m.sts)
 			if m.sts.policy != s.policy {
 				m.decision = nil // of before the change
 			}
 			m.sts = s
+			if how != refetch { // by the background: nobody has asked
+				m.touch(e.now())
+			}
+			return true
 		})
 		e.agenda.add(domain, s.refresh)
 		return s, nil
@@ -320,13 +324,14 @@ func (f *flight) publishEarly() {
 
 // publish puts the decision where it is found, unless a later flight was faster.
 func (f *flight) publish(d *Decision, state daneState) {
-	f.e.publish(f.key, func(m *memo) {
+	f.e.publish(f.key, func(m *memo) bool {
 		if m.dane.at.After(state.at) {
-			return
+			return false
 		}
+		lasting := !m.dane.until.Equal(state.until)
 		m.decision, m.dane = d, state
-		m.answered = remember(m.answered, d)
 		m.touch(d.Made)
+		return m.remember(d) || lasting
 	})
 }
 

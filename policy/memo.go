@@ -15,6 +15,7 @@ type memo struct {
 	dane     daneState
 	answered []Answered
 	used     atomic.Int64 // Unix seconds
+	stored   int64        // used as last written to disk
 
 	decision *Decision // not stored; nil after a restart
 }
@@ -37,13 +38,18 @@ type daneState struct {
 
 // with returns a copy for change.
 func (m *memo) with() *memo {
-	c := &memo{key: m.key, sts: m.sts, dane: m.dane, answered: m.answered, decision: m.decision}
+	c := &memo{key: m.key, sts: m.sts, dane: m.dane, answered: m.answered, stored: m.stored, decision: m.decision}
 	c.used.Store(m.used.Load())
 	return c
 }
 
-// usedGranularity keeps the time of last use from being written at each lookup.
-const usedGranularity = 60 // seconds
+const (
+	// usedGranularity keeps the time of last use from being changed at each lookup,
+	usedGranularity = 60 // seconds
+	// and usedWritten from being written for nothing else; it is small beside
+	// what it decides, refreshWindow and keepUnused.
+	usedWritten = 6 * 60 * 60 // seconds
+)
 
 // touch notes a use, cheaply.
 func (m *memo) touch(now time.Time) {

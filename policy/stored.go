@@ -128,7 +128,8 @@ func decodeMemo(key string, data []byte) (*memo, error) {
 	r := storedReader{left: data[1:]}
 	m := &memo{key: key}
 	parts := r.number()
-	m.used.Store(int64(r.number()))
+	m.stored = int64(r.number())
+	m.used.Store(m.stored)
 	if parts&hasSTS != 0 {
 		r.sts(&m.sts)
 	}

@@ -147,7 +147,7 @@ func TestIgnoreList(t *testing.T) {
 		"mx2.a.test": true, "mx1.a.test.evil.test": true, "mx1xa.test": true, "b.test": true, ".b.test": true, "x.y.b.test": true, "xb.test": true, "": true,
 	} {
 		if ignored(host) != want {
-			t.Errorf("STS-112 %q: ignored %t", host, !want)
+			t.Errorf("STS-091 %q: ignored %t", host, !want)
 		}
 	}
 }
