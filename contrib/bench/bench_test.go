@@ -210,7 +210,7 @@ func runFill(b *testing.B, job fillJob) int64 {
 		b.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), fillVariable+"="+string(text))
+	cmd.Env = append(os.Environ(), fillVariable+"="+string(text), "GOGC=50") // as postseal serve sets it
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
