@@ -21,6 +21,9 @@ const (
 // that is read some days late, few enough to hold for every domain.
 const keptAnswers = 8
 
+// maxStrings bounds the TLSA records of one answer that are kept for reports.
+const maxStrings = 256
+
 // Answered is one policy as it was answered for a destination, from Start on.
 // Reports need it: a log line tells what happened, not which policy applied.
 type Answered struct {
@@ -84,7 +87,8 @@ func tlsaStrings(p *dane.Plan) []string {
 		}
 	}
 	slices.Sort(list)
-	return slices.Compact(list)
+	list = slices.Compact(list)
+	return list[:min(len(list), maxStrings)]
 }
 
 // remember adds what d answered to the list, and reports whether it is something
@@ -95,12 +99,15 @@ func (m *memo) remember(d *Decision) bool {
 	if !ok || a.Type == TypeTLSA && d.Plan == nil {
 		return false
 	}
-	if n := len(m.answered); n > 0 && m.answered[n-1].same(a) {
-		return false
-	}
 	list := append(slices.Clone(m.answered), a)
-	m.answered = list[max(0, len(list)-keptAnswers):]
-	return true
+	slices.SortStableFunc(list, func(a, b Answered) int { return a.Start.Compare(b.Start) }) // some are late
+	list = slices.CompactFunc(list, Answered.same)
+	list = list[max(0, len(list)-keptAnswers):]
+	news := !slices.EqualFunc(list, m.answered, func(a, b Answered) bool { return a.Start.Equal(b.Start) && a.same(b) })
+	if news {
+		m.answered = list
+	}
+	return news
 }
 
 // PolicyAt returns the policy that was answered for a domain at t; ok is false

@@ -57,25 +57,28 @@ type Engine struct {
 	Log          *slog.Logger     // nil: discard
 	Now          func() time.Time // nil: time.Now
 
-	once       sync.Once
-	memory     *cache.Cache[*memo]
-	rules      atomic.Pointer[rules]
-	generation atomic.Uint64 // of the rules
-	base       context.Context
-	stop       context.CancelCauseFunc
-	slots      slots
-	discovery  singleflight.Group // by domain
-	trails     *lru.Cache[string, *Trail]
-	agenda     agenda
-	counts     [LevelTemp + 1]atomic.Uint64
+	once      sync.Once
+	memory    *cache.Cache[*memo]
+	rules     atomic.Pointer[rules]
+	ruleCount atomic.Uint64 // grows with each change of the rules
+	purges    atomic.Uint64 // grows with each purge
+	base      context.Context
+	stop      context.CancelCauseFunc
+	slots     slots
+	discovery singleflight.Group // by domain
+	trails    *lru.Cache[string, *Trail]
+	agenda    agenda
+	counts    [LevelTemp + 1]atomic.Uint64
 
-	mu      sync.Mutex // guards what follows
-	flights map[string]*flight
-	failing map[string]struct{}
-	ended   bool
-	running sync.WaitGroup
+	mu        sync.Mutex // guards what follows
+	flights   map[string]*flight
+	flying    int                 // flights that run, those included that another has replaced
+	recording map[string]struct{} // destinations whose override is being remembered
+	failing   map[string]struct{}
+	ended     bool
+	running   sync.WaitGroup
 
-	writing sync.Mutex // held from reading a memo to putting its successor
+	writing sync.Mutex // held from reading a memo in memory to putting its successor
 }
 
 // memos returns the memory, made at the first call.
@@ -91,6 +94,7 @@ func (e *Engine) memos() *cache.Cache[*memo] {
 		e.trails, _ = lru.New[string, *Trail](keptTrails) // fails for sizes below 1 only
 		e.flights = map[string]*flight{}
 		e.failing = map[string]struct{}{}
+		e.recording = map[string]struct{}{}
 		e.agenda.wake = make(chan struct{}, 1)
 	})
 	return e.memory
@@ -103,6 +107,15 @@ func (e *Engine) now() time.Time {
 	return time.Now()
 }
 
+// generation changes whenever decisions made before must not be used again: the
+// rules are others, or what DNSSEC validation is worth. Both counts only grow.
+func (e *Engine) generation() uint64 { return e.ruleCount.Load() + e.DNS.Epoch() }
+
+// usable reports whether a remembered decision may be used now.
+func (e *Engine) usable(d *Decision, now time.Time) bool {
+	return d != nil && d.Fresh(now) && d.generation == e.generation()
+}
+
 // Cached returns the fresh decision for a plain domain name, canonical as
 // [AppendName] gives it, if it is in memory; else nil. It neither blocks nor
 // allocates.
@@ -112,12 +125,11 @@ func (e *Engine) Cached(name []byte) *Decision {
 		return nil
 	}
 	now := e.now()
-	d := m.decision
-	if d == nil || !d.Fresh(now) || d.generation != e.generation.Load() {
+	if !e.usable(m.decision, now) {
 		return nil
 	}
 	m.touch(now)
-	return d
+	return m.decision
 }
 
 // Decide returns the decision for dest, never nil. It waits for lookups until
@@ -125,27 +137,32 @@ func (e *Engine) Cached(name []byte) *Decision {
 // to a minute and serve the next caller. It does not wait for MTA-STS where
 // DANE alone decides.
 func (e *Engine) Decide(ctx context.Context, dest Destination) *Decision {
-	now := e.now()
 	key := dest.String()
-	m, _ := e.memos().Peek([]byte(key))
-	if m != nil && m.decision != nil && m.decision.Fresh(now) && m.decision.generation == e.generation.Load() {
-		m.touch(now)
-		return m.decision
+	for {
+		now := e.now()
+		if m, ok := e.memos().Peek([]byte(key)); ok && e.usable(m.decision, now) {
+			m.touch(now)
+			return m.decision
+		}
+		if d := e.ruled(dest, now); d != nil {
+			return d
+		}
+		f, err := e.join(key, dest, asDue)
+		if err != nil {
+			return e.busy(key, dest, err)
+		}
+		d := f.wait(ctx)
+		if d.generation == e.generation() || ctx.Err() != nil {
+			f.answered(d)
+			return d
+		}
 	}
-	if d := e.ruled(dest, now); d != nil {
-		return d
-	}
-	f := e.join(key, dest, asDue)
-	if f == nil {
-		return e.busy(dest, now)
-	}
-	return f.wait(ctx)
 }
 
 // ruled is the decision of an override that needs no lookup, or nil.
 func (e *Engine) ruled(dest Destination, now time.Time) *Decision {
 	e.memos()
-	gen := e.generation.Load()
+	gen := e.generation()
 	o := e.rules.Load().find(dest.Domain, now)
 	v, ok := o.overridden()
 	if !ok {
@@ -158,37 +175,63 @@ func (e *Engine) ruled(dest Destination, now time.Time) *Decision {
 	if u := o.until(); !u.IsZero() {
 		d.Expires = earlier(d.Expires, u)
 	}
-	e.spawn(func() { // publishing may read the disk
-		e.publish(dest.String(), func(m *memo) bool {
-			m.decision = d
-			m.touch(now)
-			return m.remember(d)
-		})
-	})
+	e.record(d)
 	return d
 }
 
-// spawn runs f, which Run will wait for; it does nothing once Run is ending.
-func (e *Engine) spawn(f func()) {
+// record remembers in the background, where reading the disk keeps nobody
+// waiting, a decision that no flight has made.
+func (e *Engine) record(d *Decision) {
+	key, purges := d.Destination.String(), e.purges.Load()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.ended {
-		e.running.Go(f)
+	if _, already := e.recording[key]; already || e.ended || len(e.recording) >= maxFlights {
+		return
 	}
+	e.recording[key] = struct{}{}
+	e.running.Go(func() {
+		e.publish(key, true, purges, func(m *memo) bool {
+			if d.Expires.After(d.Made) { // of use to others
+				m.decision = d
+			}
+			m.touch(d.Made)
+			return m.remember(d)
+		})
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.recording, key)
+	})
 }
 
-// busy answers when there are more lookups under way than are good for us.
-func (e *Engine) busy(dest Destination, now time.Time) *Decision {
-	return &Decision{Destination: dest, Level: LevelTemp, Rule: "overload", Reason: "too many lookups are under way", Made: now, Expires: now}
+// errBusy is why there is no flight for a destination.
+var errBusy = errors.New("too many lookups are under way")
+
+// busy answers when nothing can be looked up: by what is in memory.
+func (e *Engine) busy(key string, dest Destination, why error) *Decision {
+	f := &flight{e: e, key: key, dest: dest, start: e.now()}
+	f.recall()
+	d := f.decideLocked() // nobody else has this flight
+	if d.Level == LevelTemp {
+		d.Reason = why.Error()
+	}
+	return d
 }
 
-// publish replaces the memo of key by a changed copy. change tells whether that
-// must outlive a restart; the time of the last use alone is written now and then.
-func (e *Engine) publish(key string, change func(*memo) (lasting bool)) {
+// publish replaces the memo of key by a changed copy, unless everything was
+// purged since purges was read. change tells whether that must outlive a
+// restart; the time of the last use alone is written now and then. known says
+// that there may be a memo on disk; it is read before the lock is taken.
+func (e *Engine) publish(key string, known bool, purges uint64, change func(*memo) (lasting bool)) {
 	memory := e.memos()
+	if _, ok := memory.Peek([]byte(key)); !ok && known {
+		memory.Get(key)
+	}
 	e.writing.Lock()
 	defer e.writing.Unlock()
-	m, ok := memory.Get(key)
+	if e.purges.Load() != purges {
+		return
+	}
+	m, ok := memory.Peek([]byte(key))
 	if ok {
 		m = m.with()
 	} else {
@@ -207,7 +250,7 @@ func (e *Engine) publish(key string, change func(*memo) (lasting bool)) {
 // used again.
 func (e *Engine) SetOverrides(list []Override) {
 	e.rules.Store(newRules(list))
-	e.generation.Add(1)
+	e.ruleCount.Add(1)
 }
 
 // Override returns the rule for a domain that holds now, nil if none.

@@ -140,7 +140,7 @@ func (e *Engine) Explain(ctx context.Context, dest Destination, fresh bool) *Tra
 	if d := e.ruled(dest, e.now()); d != nil {
 		return e.trail(&Trail{Decision: d, Made: d.Made})
 	}
-	if t, ok := e.trails.Get(key); ok && !fresh && !t.partial && t.Decision.Fresh(e.now()) && t.Decision.generation == e.generation.Load() {
+	if t, ok := e.trails.Get(key); ok && !fresh && !t.partial && e.usable(t.Decision, e.now()) {
 		c := *t
 		c.Cached = true
 		return e.trail(&c)
@@ -149,9 +149,9 @@ func (e *Engine) Explain(ctx context.Context, dest Destination, fresh bool) *Tra
 	if fresh {
 		how = refetch
 	}
-	f := e.join(key, dest, how)
-	if f == nil {
-		d := e.busy(dest, e.now())
+	f, err := e.join(key, dest, how)
+	if err != nil {
+		d := e.busy(key, dest, err)
 		return e.trail(&Trail{Decision: d, Made: d.Made})
 	}
 	d := f.wait(ctx)

@@ -13,8 +13,8 @@ func (e *Engine) RunDue() {
 	_ = e.memos().All(func(key string, m *memo) bool {
 		switch now := e.now(); {
 		case m.disposable(now):
-			e.memos().Delete(key)
-		case m.wantsRefresh(now) && !now.Before(m.sts.refresh):
+			e.drop(key, func(*memo) bool { return true })
+		case m.wantsRefresh(now) && !now.Before(m.refreshAt(now)):
 			due = append(due, key)
 		}
 		return true

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postseal/policy/dane"
@@ -20,14 +21,17 @@ const (
 // flight is one run of lookups for one destination, shared by all who ask
 // while it lasts.
 type flight struct {
-	e     *Engine
-	key   string
-	dest  Destination
-	how   effort
-	start time.Time
+	e          *Engine
+	key        string
+	dest       Destination
+	how        effort
+	start      time.Time
+	generation uint64 // what it decides by
+	purges     uint64
 
 	mu       sync.Mutex
-	restored *memo
+	recalled bool          // memory had it
+	onDisk   bool          // there is a memo
 	moved    chan struct{} // closed and replaced when something more is known
 	dane     daneState
 	daneDone bool
@@ -42,34 +46,34 @@ type flight struct {
 }
 
 // join returns the flight for a destination, starting one if there is none
-// that tries as hard; nil if there are too many.
-func (e *Engine) join(key string, dest Destination, how effort) *flight {
+// that tries as hard. The error says why that cannot be.
+func (e *Engine) join(key string, dest Destination, how effort) (*flight, error) {
 	e.memos()
+	gen := e.generation()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if f := e.flights[key]; f != nil && f.how >= how && !f.outdated() {
-		return f
+	if f := e.flights[key]; f != nil && f.how >= how && f.generation == gen && !f.outdated() {
+		return f, nil
 	}
-	if e.ended || len(e.flights) >= maxFlights {
-		return nil
+	if e.ended {
+		return nil, errStopping
 	}
-	f := &flight{e: e, key: key, dest: dest, how: how, start: e.now(), moved: make(chan struct{})}
-	if m, ok := e.memory.Peek([]byte(key)); ok {
-		f.restore(m)
+	if e.flying >= maxFlights {
+		return nil, errBusy
 	}
+	f := &flight{e: e, key: key, dest: dest, how: how, start: e.now(), generation: gen, purges: e.purges.Load(), moved: make(chan struct{})}
+	f.recall()
 	e.flights[key] = f
+	e.flying++
 	e.running.Go(f.run)
-	return f
+	return f, nil
 }
 
 func (f *flight) run() {
-	e := f.e
-	ctx, cancel := context.WithTimeout(e.base, flightLimit)
+	ctx, cancel := context.WithTimeout(f.e.base, flightLimit)
 	defer cancel()
-
-	if f.restored == nil { // not in memory; the disk may make us wait
-		m, _ := e.memory.Get(f.key)
-		f.restore(m)
+	if !f.recalled { // the disk may make us wait
+		f.restore(f.read(f.key), f.read(f.dest.Domain))
 	}
 	var g sync.WaitGroup
 	g.Go(func() { f.lookupDANE(f.traced(ctx, "dane")) })
@@ -78,31 +82,55 @@ func (f *flight) run() {
 	f.finish()
 }
 
+func (f *flight) read(key string) *memo {
+	m, _ := f.e.memory.Get(key)
+	return m
+}
+
+// recall starts from what is in memory, if all of it is.
+func (f *flight) recall() {
+	own, ok := f.e.memory.Peek([]byte(f.key))
+	domain := own
+	if !f.dest.plain() {
+		var found bool
+		domain, found = f.e.memory.Peek([]byte(f.dest.Domain))
+		ok = ok && found
+	}
+	f.restore(own, domain)
+	f.recalled = ok
+}
+
+// minRedo is how long what DNS said is at least used while MTA-STS discovery
+// goes on: a TTL of 0 beside a slow policy host must not start a flight a question.
+const minRedo = time.Second
+
 // outdated: what DNS said at the start of the flight is past its TTL, while
 // MTA-STS discovery goes on.
 func (f *flight) outdated() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.daneDone && f.off == "" && !f.e.now().Before(f.dane.until)
+	now := f.e.now()
+	if f.final != nil {
+		return !f.final.Fresh(now)
+	}
+	return f.daneDone && f.off == "" && !now.Before(f.dane.until) && now.Sub(f.dane.at) >= minRedo
 }
 
-// restore starts from what is remembered.
-func (f *flight) restore(m *memo) {
+// restore starts from what is remembered of the destination and, for MTA-STS,
+// of its domain; either may be nil.
+func (f *flight) restore(own, domain *memo) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.restored = m
-	if m == nil {
+	if own != nil {
+		f.onDisk, f.dane = true, own.dane
+	}
+	if domain == nil {
 		return
 	}
-	f.dane = m.dane
-	if !f.dest.plain() {
-		return
-	}
-	f.sts = m.sts
-	now := f.e.now()
-	if p := m.sts.live(now); p != nil {
+	f.sts = domain.sts
+	if p := f.sts.live(f.e.now()); p != nil && f.moved != nil {
 		f.stepLocked(Step{Topic: "sts", part: "sts", kept: true, Text: fmt.Sprintf("remembered: policy mode %s, id %s, in force until %s, fetched %s from %s",
-			p.Mode, m.sts.id, stamp(m.sts.expires()), stamp(m.sts.fetched), m.sts.source)})
+			p.Mode, f.sts.id, stamp(f.sts.expires()), stamp(f.sts.fetched), f.sts.source)})
 	}
 }
 
@@ -110,19 +138,19 @@ func (f *flight) restore(m *memo) {
 func (d Destination) plain() bool { return !d.Fixed && d.Port == 25 }
 
 func (f *flight) lookupDANE(ctx context.Context) {
-	now := f.e.now()
-	if f.how == asDue && f.dane.known && now.Before(f.dane.until) {
+	if f.how == asDue && f.dane.known && f.dane.epoch == f.e.DNS.Epoch() && !passed(f.dane.until, f.e.now()) {
 		f.kept("dane", "remembered: %s (%s), looked up again at %s", f.dane.class, f.dane.reason, stamp(f.dane.until))
 		f.progress(func() { f.daneDone = true })
 		return
 	}
+	epoch := f.e.DNS.Epoch()
 	v := f.e.DNS.Validation()
 	var plan *dane.Plan
 	if v.On {
 		plan = dane.Lookup(ctx, f.e.DNS, f.dest.Domain, f.dest.Port, f.dest.Fixed)
 		v = f.e.DNS.Validation() // what was asked after it went off proves nothing
 	}
-	now = f.e.now()
+	now := f.e.now()
 	if !v.On {
 		f.note("dane", "not looked up: DNSSEC validation is off: %s", v.Reason)
 		f.progress(func() { f.daneDone, f.off, f.never = true, v.Reason, v.Never })
@@ -130,7 +158,7 @@ func (f *flight) lookupDANE(ctx context.Context) {
 	}
 	f.note("dane", "%s: %s", plan.Class, plan.Reason)
 	f.progress(func() {
-		f.dane.learn(plan, now)
+		f.dane.learn(plan, epoch, now)
 		f.daneDone = true
 	})
 	if plan.Class == dane.ClassFull {
@@ -139,29 +167,34 @@ func (f *flight) lookupDANE(ctx context.Context) {
 }
 
 // learn takes over the outcome of lookups that ended at now.
-func (d *daneState) learn(plan *dane.Plan, now time.Time) {
+func (d *daneState) learn(plan *dane.Plan, epoch uint64, now time.Time) {
 	ttl := plan.TTL
 	if plan.Class == dane.ClassBroken {
 		ttl = min(ttl, brokenFor)
 	}
 	d.known, d.class, d.reason, d.mxSecure = true, plan.Class, clean(plan.Reason), plan.MXSecure
-	d.at, d.until, d.plan = now, now.Add(ttl), plan
-	if plan.Class == dane.ClassBroken {
-		return
+	d.at, d.until, d.epoch, d.plan = now, now.Add(ttl), epoch, plan
+	broken := plan.Class == dane.ClassBroken
+	for i := range plan.Hosts {
+		switch plan.Hosts[i].State {
+		case dane.Usable, dane.Unusable:
+			d.used = now
+		case dane.Broken:
+			broken = true // a failure proves nothing
+		}
 	}
-	d.proven, d.provenAt = plan.Class, now
-	if plan.Class != dane.ClassNone {
-		d.used = now
+	if !broken || plan.Class == dane.ClassFull {
+		d.proven, d.provenAt = plan.Class, now
 	}
 }
 
 func (f *flight) lookupSTS(ctx context.Context) {
-	noted := false
+	var noted atomic.Bool
 	s := f.e.stsOf(ctx, f.dest.Domain, f.how, func(format string, args ...any) {
-		noted = true
+		noted.Store(true)
 		f.note("sts", format, args...)
 	})
-	if !noted {
+	if !noted.Load() {
 		f.kept("sts", "remembered: record id %q, asked for again at %s", s.record, stamp(s.recordUntil))
 	}
 	f.progress(func() { f.sts, f.stsDone = s, true })
@@ -171,44 +204,62 @@ func (f *flight) lookupSTS(ctx context.Context) {
 // of several destinations of one domain share the work; note is called for
 // what this call has asked, not at all if that is nothing.
 func (e *Engine) stsOf(ctx context.Context, domain string, how effort, note func(string, ...any)) stsState {
-	if o := e.Override(domain); o != nil && o.Action == Pin {
-		note("policy pinned by the override of %s", o.Domain)
-		return stsState{}
-	}
-	result := e.discovery.DoChan(domain+" "+string(rune('0'+how)), func() (any, error) {
-		var old stsState
-		if m, ok := e.memos().Get(domain); ok {
-			old = m.sts
-		}
-		if how == asDue && !old.due(e.now()) {
-			return old, nil
-		}
-		s := e.discover(ctx, domain, old, how, note)
-		e.publish(domain, func(m *memo) bool {
-			s.keepNewer(&m.sts)
-			if m.sts.policy != s.policy {
-				m.decision = nil // of before the change
-			}
-			m.sts = s
-			if how != refetch { // by the background: nobody has asked
-				m.touch(e.now())
-			}
-			return true
+	result := make(chan stsState, 1)
+	e.running.Go(func() {
+		s, _, _ := e.discovery.Do(domain+" "+string(rune('0'+how)), func() (any, error) {
+			return e.renew(ctx, domain, how, note), nil
 		})
-		e.agenda.add(domain, s.refresh)
-		return s, nil
+		result <- s.(stsState)
 	})
 	select {
-	case r := <-result:
-		return r.Val.(stsState)
+	case s := <-result:
+		return s
 	case <-ctx.Done():
 		note("MTA-STS discovery of %s did not end in time", domain)
-		m, _ := e.memos().Get(domain)
-		if m == nil {
-			return stsState{}
+		m, ok := e.memos().Peek([]byte(domain))
+		if !ok {
+			return stsState{unknown: true}
 		}
-		return m.sts
+		s := m.sts
+		s.unknown = true
+		return s
 	}
+}
+
+// renew is the work of stsOf, done once for all who want it at the same time.
+func (e *Engine) renew(ctx context.Context, domain string, how effort, note func(string, ...any)) stsState {
+	purges := e.purges.Load()
+	m, known := e.memos().Get(domain)
+	var old stsState
+	if known {
+		old = m.sts
+	}
+	if o := e.Override(domain); o != nil && o.Action == Pin {
+		note("policy pinned by the override of %s", o.Domain)
+		return old
+	}
+	if how == asDue && !old.due(e.now()) {
+		return old
+	}
+	s := e.discover(ctx, domain, old, how, note)
+	if e.base.Err() != nil { // what our own stop cut short is no finding
+		return old
+	}
+	e.publish(domain, known, purges, func(m *memo) bool {
+		if !m.sts.fetched.Equal(old.fetched) && m.sts.fetched.After(s.fetched) {
+			s.adopt(&m.sts) // fetched beside this
+		}
+		if m.sts.policy != s.policy {
+			m.decision = nil // of before the change
+		}
+		m.sts = s
+		if how != refetch { // by the background: nobody has asked
+			m.touch(e.now())
+		}
+		return true
+	})
+	e.agenda.add(domain, s.refresh)
+	return s
 }
 
 // progress changes what is known and wakes those who wait.
@@ -248,11 +299,10 @@ func (f *flight) wait(ctx context.Context) *Decision {
 // decideLocked weighs what is known now.
 func (f *flight) decideLocked() *Decision {
 	e, now := f.e, f.e.now()
-	gen := e.generation.Load()
 	o := e.Override(f.dest.Domain)
 	in := finding{domain: f.dest.Domain, daneKnown: f.daneDone, dane: f.dane.class, daneReason: f.dane.reason,
 		proven: f.dane.proven, provenAt: f.dane.provenAt, usedDANE: f.dane.used, off: f.off,
-		stsKnown: f.stsDone, sts: f.policyLocked(o, now)}
+		stsKnown: f.stsDone && !f.sts.unknown, sts: f.policyLocked(o, now)}
 	if f.never {
 		in.usedDANE = time.Time{}
 	}
@@ -264,7 +314,7 @@ func (f *flight) decideLocked() *Decision {
 		v = decide(in, e.FirstContact, now)
 	}
 	d := &Decision{Destination: f.dest, Level: v.level, Rule: v.rule, Reason: clean(v.reason), Override: o,
-		DANE: f.dane.class, MXSecure: f.dane.mxSecure, STS: in.sts, Plan: f.dane.plan, Made: now, generation: gen}
+		DANE: f.dane.class, MXSecure: f.dane.mxSecure, STS: in.sts, Plan: f.dane.plan, Made: now, generation: f.generation}
 	if f.off != "" {
 		d.DANE, d.MXSecure, d.Plan = dane.ClassNone, false, nil
 	}
@@ -312,47 +362,74 @@ func (f *flight) expiryLocked(d *Decision, now time.Time) time.Time {
 	return earlier(t, f.sts.until(now))
 }
 
+// answered remembers, for the reports, a decision that some mail server was told
+// before all was known.
+func (f *flight) answered(d *Decision) {
+	f.mu.Lock()
+	early := f.final != d
+	f.mu.Unlock()
+	if early && d.Level != LevelTemp && d.Level != LevelDANEOnly { // publishEarly does those
+		f.e.record(d)
+	}
+}
+
 // publishEarly lets a decision by DANE alone be found in memory while MTA-STS
 // discovery goes on.
 func (f *flight) publishEarly() {
 	f.mu.Lock()
-	d := f.decideLocked()
-	state := f.dane
+	d, state, onDisk := f.decideLocked(), f.dane, f.onDisk
 	f.mu.Unlock()
-	f.publish(d, state)
+	f.publish(d, state, nil, onDisk)
 }
 
-// publish puts the decision where it is found, unless a later flight was faster.
-func (f *flight) publish(d *Decision, state daneState) {
-	f.e.publish(f.key, func(m *memo) bool {
+// publish puts the decision where it is found, unless a later flight was faster,
+// or the policy that it rests on, sts, was replaced meanwhile.
+func (f *flight) publish(d *Decision, state daneState, sts *stsState, onDisk bool) {
+	e := f.e
+	f.e.publish(f.key, onDisk, f.purges, func(m *memo) bool {
 		if m.dane.at.After(state.at) {
 			return false
 		}
 		lasting := !m.dane.until.Equal(state.until)
 		m.decision, m.dane = d, state
+		if sts != nil && !e.current(f.dest, m, sts) {
+			m.decision = nil
+		}
 		m.touch(d.Made)
 		return m.remember(d) || lasting
 	})
+}
+
+// current reports whether sts is still what is remembered of the domain of dest,
+// whose memo is m if that is plain.
+func (e *Engine) current(dest Destination, m *memo, sts *stsState) bool {
+	if !dest.plain() {
+		var ok bool
+		if m, ok = e.memory.Peek([]byte(dest.Domain)); !ok {
+			return true // pushed out of memory; nothing is known against it
+		}
+	}
+	return m.sts.policy == sts.policy && m.sts.fetched.Equal(sts.fetched)
 }
 
 // finish publishes the decision and ends the flight.
 func (f *flight) finish() {
 	e := f.e
 	f.mu.Lock()
-	d := f.decideLocked()
-	state := f.dane
+	d, state, sts, onDisk := f.decideLocked(), f.dane, f.sts, f.onDisk
 	trail := f.trailLocked(d)
 	f.mu.Unlock()
-	if context.Cause(e.base) == nil { // what a stop cut short is no finding
-		f.publish(d, state)
+	if e.base.Err() == nil { // what a stop cut short is no finding
+		f.publish(d, state, &sts, onDisk)
 		e.trails.Add(f.key, trail)
 	}
+	f.progress(func() { f.final = d })
 	e.counts[d.Level].Add(1)
 	e.Log.Debug("decision", "destination", f.key, "level", d.Level.String(), "rule", d.Rule, "reason", d.Reason, "took", d.Made.Sub(f.start))
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.flying--
 	if e.flights[f.key] == f {
 		delete(e.flights, f.key)
 	}
-	e.mu.Unlock()
-	f.progress(func() { f.final = d })
 }

@@ -60,7 +60,8 @@ func (e *Engine) Refresh(ctx context.Context, dest Destination) *Decision {
 }
 
 // Purge forgets a domain with all its ports and hosts, or everything with "".
-// It returns how many destinations went.
+// It returns how many destinations went. What lookups under way find is not
+// remembered.
 func (e *Engine) Purge(domain string) (int, error) {
 	var keys []string
 	err := e.memos().All(func(key string, _ *memo) bool {
@@ -69,11 +70,28 @@ func (e *Engine) Purge(domain string) (int, error) {
 		}
 		return true
 	})
+	e.purges.Add(1)
 	for _, key := range keys {
-		e.memos().Delete(key)
-		e.trails.Remove(key)
+		e.drop(key, func(*memo) bool { return true })
 	}
 	return len(keys), err
+}
+
+// drop forgets a destination if what is remembered of it at last is disposable.
+func (e *Engine) drop(key string, disposable func(*memo) bool) {
+	m, ok := e.memory.Get(key)
+	e.writing.Lock()
+	if newer, found := e.memory.Peek([]byte(key)); found {
+		m = newer
+	}
+	if ok && disposable(m) {
+		e.memory.Delete(key)
+	}
+	e.writing.Unlock()
+	e.trails.Remove(key)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.failing, key)
 }
 
 // Status is the state of the engine for people and monitors.
@@ -94,7 +112,7 @@ func (e *Engine) Status() Status {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s.Flights, s.Failing = len(e.flights), len(e.failing)
+	s.Flights, s.Failing = e.flying, len(e.failing)
 	s.RefreshFailing = slices.Sorted(maps.Keys(e.failing))
 	s.RefreshFailing = s.RefreshFailing[:min(len(s.RefreshFailing), 20)]
 	return s

@@ -28,6 +28,7 @@ type daneState struct {
 	reason   string
 	at       time.Time // when that was learnt; zero after a restart
 	until    time.Time
+	epoch    uint64 // of the resolver's trust that it was learnt under; not stored
 
 	proven   dane.Class // last class that was not broken
 	provenAt time.Time

@@ -38,7 +38,8 @@ const (
 type agenda struct {
 	mu    sync.Mutex
 	items agendaHeap
-	until time.Time // end of the current scan's horizon
+	noted map[string]struct{} // keys in items
+	until time.Time           // end of the current scan's horizon
 	wake  chan struct{}
 }
 
@@ -60,12 +61,14 @@ func (h *agendaHeap) Pop() any {
 }
 
 // add notes a refresh if it is due before the next scan, which finds the others.
+// A key is noted once; when its time comes too early, it is added again.
 func (a *agenda) add(key string, at time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if at.IsZero() || !at.Before(a.until) {
+	if _, already := a.noted[key]; already || at.IsZero() || !at.Before(a.until) {
 		return
 	}
+	a.noted[key] = struct{}{}
 	heap.Push(&a.items, agendaItem{at, key})
 	select {
 	case a.wake <- struct{}{}:
@@ -84,13 +87,15 @@ func (a *agenda) next(now time.Time) (key string, wait time.Duration, ok bool) {
 	if at := a.items[0].at; now.Before(at) {
 		return "", min(at.Sub(now), a.until.Sub(now)), false
 	}
-	return heap.Pop(&a.items).(agendaItem).key, 0, true
+	key = heap.Pop(&a.items).(agendaItem).key
+	delete(a.noted, key)
+	return key, 0, true
 }
 
 func (a *agenda) reset(until time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.items, a.until = nil, until
+	a.items, a.noted, a.until = nil, map[string]struct{}{}, until
 }
 
 // refreshAll keeps policies alive until ctx ends.
@@ -103,6 +108,9 @@ func (e *Engine) refreshAll(ctx context.Context) {
 		e.scan(ctx)
 		for ctx.Err() == nil {
 			key, wait, ok := e.agenda.next(e.now())
+			if ok && !e.refreshDue(key) {
+				continue
+			}
 			if ok {
 				if limit.Wait(ctx) == nil && free.acquire(ctx) == nil {
 					running.Go(func() {
@@ -131,9 +139,9 @@ func (e *Engine) scan(ctx context.Context) {
 	err := e.memos().All(func(key string, m *memo) bool {
 		switch {
 		case m.disposable(now):
-			e.memos().Delete(key)
+			e.drop(key, func(m *memo) bool { return m.disposable(now) })
 		case m.wantsRefresh(now):
-			e.agenda.add(key, m.sts.refresh)
+			e.agenda.add(key, m.refreshAt(now))
 		}
 		return ctx.Err() == nil
 	})
@@ -152,17 +160,39 @@ func (m *memo) wantsRefresh(now time.Time) bool {
 	return p != nil && p.MaxAge >= 2*refreshLeast && now.Sub(m.lastUsed()) < min(p.MaxAge, refreshWindow)
 }
 
+// refreshAt is when the policy is to be fetched; at once if the clock was set
+// back so that it seems far away.
+func (m *memo) refreshAt(now time.Time) time.Time {
+	if passed(m.sts.refresh, now) {
+		return earlier(now, m.sts.refresh)
+	}
+	return m.sts.refresh
+}
+
+// refreshDue reports whether a policy is to be fetched now; if it is only too
+// early, the agenda has it again.
+func (e *Engine) refreshDue(key string) bool {
+	now := e.now()
+	m, ok := e.memos().Get(key)
+	if !ok || !m.wantsRefresh(now) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.failing, key)
+		return false
+	}
+	if at := m.refreshAt(now); now.Before(at) {
+		e.agenda.add(key, at)
+		return false
+	}
+	return true
+}
+
 // refresh fetches the policy of a domain whatever its id says (RFC 8461 §3.3).
 func (e *Engine) refresh(key string) {
-	m, ok := e.memos().Get(key)
-	now := e.now()
-	if !ok || !m.wantsRefresh(now) || now.Before(m.sts.refresh) {
-		return
-	}
 	ctx, cancel := context.WithTimeout(e.base, flightLimit)
 	defer cancel()
-	s := e.stsOf(ctx, key, refetch, func(format string, args ...any) {})
-	e.alert(key, &s, now)
+	s := e.stsOf(ctx, key, refetch, func(string, ...any) {})
+	e.alert(key, &s, e.now())
 }
 
 // alert warns of a policy that cannot be refreshed, long before it expires

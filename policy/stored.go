@@ -4,14 +4,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"time"
 
 	"postseal/policy/dane"
 	"postseal/policy/mtasts"
 )
 
-// The stored form of a memo is a format byte, then its fields in order:
-// numbers and times (Unix seconds, 0 for the zero time) as uvarint, strings with
+// The stored form of a memo is a format byte, a checksum over the key and all that
+// follows (bbolt has none for its contents), then the fields in order: numbers and times (Unix seconds, 0 for the zero time) as uvarint, strings with
 // their length before them. It is a third shorter than JSON, and with a hundred
 // thousand domains the pages of the database are most of the daemon's memory. A
 // change of the fields is a new format byte; older ones stay readable.
@@ -23,12 +24,8 @@ const (
 	hasDANE
 )
 
-// maxStoredStrings bounds what a damaged record may make us allocate: an answer holds
-// at most a policy of 64 KiB, or as many TLSA records.
-const maxStoredStrings = 4096
-
 func appendMemo(dst []byte, m *memo) []byte {
-	w := storedWriter(append(dst, memoFormat))
+	w := storedWriter(append(dst, memoFormat, 0, 0, 0, 0))
 	parts := 0
 	if !m.sts.recordUntil.IsZero() {
 		parts |= hasSTS
@@ -48,7 +45,16 @@ func appendMemo(dst []byte, m *memo) []byte {
 	for i := range m.answered {
 		w.answered(&m.answered[i], m.sts.policy)
 	}
+	body := w[len(dst)+headerSize:]
+	binary.BigEndian.PutUint32(w[len(dst)+1:], checksum(m.key, body))
 	return w
+}
+
+// headerSize is that of the format byte and the checksum.
+const headerSize = 5
+
+func checksum(key string, body []byte) uint32 {
+	return crc32.Update(crc32.ChecksumIEEE([]byte(key)), crc32.IEEETable, body)
 }
 
 type storedWriter []byte
@@ -66,8 +72,8 @@ func (w *storedWriter) flag(b bool) {
 
 func (w *storedWriter) sts(s *stsState) {
 	w.text(s.record)
-	w.text(s.recordWhy)
 	w.time(s.recordUntil)
+	w.flag(s.unknown)
 	w.flag(s.policy != nil)
 	if s.policy != nil {
 		w.text(s.policy.Text)
@@ -122,10 +128,13 @@ func unix(t time.Time) int64 {
 var errStored = errors.New("cut short or damaged")
 
 func decodeMemo(key string, data []byte) (*memo, error) {
-	if len(data) == 0 || data[0] != memoFormat {
+	if len(data) < headerSize || data[0] != memoFormat {
 		return nil, fmt.Errorf("stored state of %s has an unknown format", key)
 	}
-	r := storedReader{left: data[1:]}
+	r := storedReader{left: data[headerSize:]}
+	if binary.BigEndian.Uint32(data[1:]) != checksum(key, r.left) {
+		return nil, fmt.Errorf("stored state of %s: %w", key, errStored)
+	}
 	m := &memo{key: key}
 	parts := r.number()
 	m.stored = int64(r.number())
@@ -211,7 +220,7 @@ func (r *storedReader) policy() *mtasts.Policy {
 }
 
 func (r *storedReader) sts(s *stsState) {
-	s.record, s.recordWhy, s.recordUntil = r.text(), r.text(), r.time()
+	s.record, s.recordUntil, s.unknown = r.text(), r.time(), r.flag()
 	if r.flag() {
 		s.policy = r.policy()
 	}
@@ -246,7 +255,7 @@ func (r *storedReader) answered(current *mtasts.Policy) Answered {
 	case a.Type == TypeSTS:
 		a.sts = current
 	}
-	for range r.count(maxStoredStrings) {
+	for range r.count(maxStrings) {
 		a.tlsa = append(a.tlsa, r.text())
 	}
 	return a

@@ -30,9 +30,9 @@ const (
 // stsState is what is remembered of a domain's MTA-STS. It is never changed
 // once published; zero means never looked.
 type stsState struct {
-	record      string // id of the TXT record, "" if there is no valid one
-	recordWhy   string // why there is none
+	record      string // id of the TXT record as last seen, "" if there is no valid one
 	recordUntil time.Time
+	unknown     bool // whether the domain has a policy could not be found out
 
 	policy  *mtasts.Policy // last good one, expired or not; nil if none
 	id      string         // the id it was fetched under
@@ -80,15 +80,24 @@ func backoff(failures int) time.Duration {
 
 // due reports whether anything must be asked before the state may be used at now.
 func (s *stsState) due(now time.Time) bool {
-	return !now.Before(s.recordUntil) || s.wantsFetch(now) && !now.Before(s.retryAt())
+	return passed(s.recordUntil, now) || s.wantsFetch(now) && passed(s.retryAt(), now)
 }
+
+// maxAhead is the longest that anything is remembered for without being asked
+// again: the limit of a TTL, and a minute for rounding.
+const maxAhead = 24*time.Hour + time.Minute
+
+// passed reports whether the time to ask again has come, also if the clock was
+// set back since t was noted.
+func passed(t, now time.Time) bool { return !now.Before(t) || t.Sub(now) > maxAhead }
 
 // until is when due turns true or the live policy ends.
 func (s *stsState) until(now time.Time) time.Time {
 	t := s.recordUntil
 	if s.wantsFetch(now) {
 		t = earlier(t, s.retryAt())
-	} else if s.live(now) != nil {
+	}
+	if s.live(now) != nil {
 		t = earlier(t, s.expires())
 	}
 	return t
@@ -101,14 +110,10 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// keepNewer takes over what a discovery that ran beside this one has fetched
-// after it.
-func (s *stsState) keepNewer(other *stsState) {
-	if !other.fetched.After(s.fetched) {
-		return
-	}
+// adopt takes over the policy of another state.
+func (s *stsState) adopt(other *stsState) {
 	s.policy, s.id, s.source, s.fetched, s.refresh = other.policy, other.id, other.source, other.fetched, other.refresh
-	s.failedID, s.failed, s.failures, s.failure = "", time.Time{}, 0, ""
+	s.failedID, s.failed, s.failures, s.failure = other.failedID, other.failed, other.failures, other.failure
 }
 
 // effort says how hard a discovery tries.
@@ -125,7 +130,7 @@ const (
 // weaker (§5.1). note gets a line for each thing concluded.
 func (e *Engine) discover(ctx context.Context, domain string, old stsState, how effort, note func(string, ...any)) stsState {
 	s := old
-	if how != asDue || !e.now().Before(s.recordUntil) {
+	if how != asDue || passed(s.recordUntil, e.now()) {
 		e.lookupRecord(ctx, domain, &s, note)
 	}
 	now := e.now()
@@ -133,7 +138,7 @@ func (e *Engine) discover(ctx context.Context, domain string, old stsState, how 
 	case how == refetch && (s.record != "" || s.policy != nil):
 	case !s.wantsFetch(now):
 		return s
-	case how == asDue && now.Before(s.retryAt()):
+	case how == asDue && !passed(s.retryAt(), now):
 		note("policy %s could not be fetched at %s (%s); next try at %s", s.record, stamp(s.failed), s.failure, stamp(s.retryAt()))
 		return s
 	}
@@ -147,23 +152,24 @@ func (e *Engine) lookupRecord(ctx context.Context, domain string, s *stsState, n
 	var dnsErr *dnssec.Error
 	switch {
 	case err == nil:
-		s.record, s.recordWhy, s.recordUntil = rec.ID, "", now.Add(ttl)
+		s.record, s.unknown, s.recordUntil = rec.ID, false, now.Add(ttl)
 		note("record id %s, checked again after %s", rec.ID, ttl)
 		for _, w := range rec.Warnings {
 			note("record: %s", w)
 		}
 	case errors.As(err, &dnsErr):
 		// Whether there is a record is unknown; the last id stays.
-		s.recordWhy, s.recordUntil = err.Error(), now.Add(dnsRetry)
+		s.unknown, s.recordUntil = true, now.Add(dnsRetry)
 		note("%v; asked again after %s", err, dnsRetry)
 	default:
-		s.record, s.recordWhy, s.recordUntil = "", err.Error(), now.Add(ttl)
+		s.record, s.unknown, s.recordUntil = "", false, now.Add(ttl)
 		note("%v; asked again after %s", err, ttl)
 	}
 }
 
 func (e *Engine) fetch(ctx context.Context, domain string, s *stsState, note func(string, ...any)) {
 	if err := e.slots.acquire(ctx); err != nil {
+		s.unknown, s.recordUntil = true, e.now().Add(dnsRetry)
 		note("policy of %s not fetched: too many fetches are under way", domain)
 		return
 	}
@@ -171,9 +177,6 @@ func (e *Engine) fetch(ctx context.Context, domain string, s *stsState, note fun
 	e.slots.release()
 	now := e.now()
 	if err != nil {
-		if ctx.Err() != nil && errors.Is(context.Cause(ctx), errStopping) {
-			return // our own stop says nothing about the domain
-		}
 		s.failures++
 		s.failedID, s.failed, s.failure = s.record, now, clean(err.Error())
 		s.refresh = now.Add(jitter(backoff(s.failures)))

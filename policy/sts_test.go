@@ -54,7 +54,7 @@ func TestRecordLifecycle(t *testing.T) {
 	t.Run("STS-025 DNS failure without one", func(t *testing.T) {
 		b := newSTSBed(t)
 		b.dns.Fail(record, "TXT", "SERVFAIL")
-		b.want(domain, policy.LevelNone, noPolicy)
+		b.want(domain, policy.LevelNone, "DANE none, STS not known")
 		b.dns.Fail(record, "TXT", "")
 		b.advance(2 * time.Minute)
 		b.want(domain, policy.LevelSTS, enforced)

@@ -24,7 +24,7 @@ type finding struct {
 	usedDANE   time.Time  // last time any secure TLSA was seen; zero: never
 	off        string     // why DNSSEC validation is off; "" = it is on
 
-	stsKnown bool           // false: discovery has not ended
+	stsKnown bool           // false: discovery has not ended, or could not tell
 	sts      *mtasts.Policy // unexpired policy, whatever stsKnown says
 }
 
@@ -87,17 +87,18 @@ func (f *finding) withoutDANE(enforce bool, first FirstContact, rule, why string
 		mode := f.sts.Mode.String()
 		return verdict{LevelNone, rule + ", STS " + mode, join(why, "MTA-STS mode "+mode)}
 	case !f.stsKnown:
-		return verdict{LevelNone, rule + ", STS not known in time", join(why, "MTA-STS discovery is still under way")}
+		return verdict{LevelNone, rule + ", STS not known", join(why, "whether there is an MTA-STS policy is not known yet")}
 	}
 	return verdict{LevelNone, rule + ", no STS policy", join(why, "no MTA-STS policy")}
 }
 
-// firstContact: a domain never seen before whose discovery is still under way.
+// firstContact: a domain without a known policy of which it cannot be told yet
+// whether it has one.
 func (f *finding) firstContact(first FirstContact) (verdict, bool) {
 	if f.stsKnown || f.sts != nil || first != Defer {
 		return verdict{}, false
 	}
-	return verdict{LevelTemp, "first contact", "MTA-STS discovery is still under way (policy.first_contact)"}, true
+	return verdict{LevelTemp, "first contact", "whether there is an MTA-STS policy is not known yet (policy.first_contact)"}, true
 }
 
 func join(a, b string) string {

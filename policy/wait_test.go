@@ -44,10 +44,10 @@ func TestWaiting(t *testing.T) {
 		go func() { asked <- b.Decide(ctx, policy.Destination{Domain: domain, Port: 25}) }()
 		b.waitFor(func() bool { return b.web.Gets(domain) > 0 && b.dns.Count("A", "mx."+domain) > 0 })
 		b.waitFor(func() bool { // DANE is known once this does not say otherwise
-			return b.hurry(domain).Rule == "DANE none, STS not known in time"
+			return b.hurry(domain).Rule == "DANE none, STS not known"
 		})
 		cancel()
-		if d := <-asked; d.Level != policy.LevelNone || d.Rule != "DANE none, STS not known in time" {
+		if d := <-asked; d.Level != policy.LevelNone || d.Rule != "DANE none, STS not known" {
 			t.Errorf("got %s by %q", d.Level, d.Rule)
 		}
 		b.web.Delay(0) // lets the one that waits go on

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -42,9 +43,16 @@ type Client struct {
 	Log        *slog.Logger  // nil: discard
 	Now        func() time.Time
 
-	once sync.Once
-	pool pool
+	once  sync.Once
+	pool  pool
+	epoch atomic.Uint64
 }
+
+// Epoch grows each time that it changes which servers are believed: by a
+// self-test, or since resolv.conf names others. Who remembers an answer from an
+// earlier epoch must ask again, authenticated or not: a resolver may have lost
+// its validation before the self-test could prove it.
+func (c *Client) Epoch() uint64 { return c.epoch.Load() }
 
 // SelfTest names what the self-test asks (see [Client.Run]).
 type SelfTest struct {

@@ -26,6 +26,7 @@ type resolvConf struct {
 func (c *Client) followed() []*server {
 	servers, changed := c.look()
 	if changed {
+		c.epoch.Add(1)
 		names := make([]string, len(servers))
 		for i, s := range servers {
 			names[i] = s.name

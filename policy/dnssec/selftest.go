@@ -100,6 +100,7 @@ func (c *Client) judge(s *server, seen []observation) bool {
 		reason = "resolver " + s.name + " " + reason
 		s.verdict.Store(&verdict{reason: reason})
 		if !off {
+			c.epoch.Add(1)
 			c.log().Error("resolver does not validate, DANE is off for it", "server", s.name, "reason", reason)
 		}
 		return false
@@ -110,6 +111,7 @@ func (c *Client) judge(s *server, seen []observation) bool {
 		s.verdict.Store(&verdict{validates: true, proven: c.SelfTest.complete()})
 	}
 	if off {
+		c.epoch.Add(1)
 		c.log().Info("resolver validates again, DANE is on for it", "server", s.name)
 	}
 	return true
