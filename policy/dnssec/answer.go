@@ -1,6 +1,8 @@
 package dnssec
 
 import (
+	"errors"
+	"syscall"
 	"time"
 )
 
@@ -82,7 +84,7 @@ type Error struct {
 }
 
 func (e *Error) Error() string {
-	s := e.Type + " lookup of " + printable(e.Name, maxName) + ": " + e.Kind.String()
+	s := e.Type + " lookup of " + printable(e.Name, maxName) + ": " + e.words()
 	if e.Server != "" {
 		s += " from " + e.Server
 	}
@@ -90,6 +92,22 @@ func (e *Error) Error() string {
 		s += " (" + e.Extended + ")"
 	}
 	return s
+}
+
+// words are those of the Kind, or for no reply at all what the system says of it:
+// "connection refused" sends an administrator to another place than "timeout".
+func (e *Error) words() string {
+	if e.Kind != Timeout {
+		return e.Kind.String()
+	}
+	var no syscall.Errno
+	switch {
+	case errors.As(e.Err, &no):
+		return no.Error()
+	case errors.Is(e.Err, errNoServer):
+		return errNoServer.Error()
+	}
+	return e.Kind.String()
 }
 
 func (e *Error) Unwrap() error { return e.Err }

@@ -49,9 +49,9 @@ type Client struct {
 }
 
 // Epoch grows each time that it changes which servers are believed: by a
-// self-test, or since resolv.conf names others. Who remembers an answer from an
-// earlier epoch must ask again, authenticated or not: a resolver may have lost
-// its validation before the self-test could prove it.
+// self-test, or since resolv.conf names others. Who remembers an answer with the
+// epoch of before its question must ask again in a later one, authenticated or not:
+// a resolver may have lost its validation before the self-test could prove it.
 func (c *Client) Epoch() uint64 { return c.epoch.Load() }
 
 // SelfTest names what the self-test asks (see [Client.Run]).

@@ -190,6 +190,32 @@ func TestSelfTestOfOneServer(t *testing.T) {
 	}
 }
 
+// TestEpoch: it grows with every change of what is believed, and only then.
+func TestEpoch(t *testing.T) {
+	s := selfTestServer(t)
+	c := s.Client()
+	c.SelfTest = selfTest
+	for i, tt := range []struct {
+		fault string
+		want  uint64
+	}{{"BOGUS", 0}, {"TIMEOUT", 0}, {"", 1}, {"", 1}, {"BOGUS", 2}, {"BOGUS", 2}} {
+		s.Fail("b.test", "", tt.fault)
+		dnssec.SelfTestOnce(c, t.Context())
+		if got := c.Epoch(); got != tt.want {
+			t.Errorf("test %d: epoch %d, want %d", i, got, tt.want)
+		}
+	}
+}
+
+func TestUnreachableInWords(t *testing.T) {
+	c := &dnssec.Client{Servers: []string{dnstest.Refused(t)}}
+	_, err := c.LookupMX(t.Context(), "example.test")
+	kind(t, err, dnssec.Timeout)
+	if want := "MX lookup of example.test: connection refused from " + c.Servers[0]; err == nil || err.Error() != want {
+		t.Errorf("got %q, want %q", err, want)
+	}
+}
+
 func TestRun(t *testing.T) {
 	t.Run("state follows", func(t *testing.T) {
 		s := selfTestServer(t)
