@@ -96,7 +96,10 @@ func overrideSet(c *cli.Context) error {
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, stored)
 	}
-	fmt.Fprintln(c.App.Writer, printable(describe(&stored)))
+	fmt.Fprintln(c.App.Writer, printable(describe(&stored.Rule)))
+	if stored.Replaced != nil {
+		fmt.Fprintln(c.App.Writer, "replaced: "+printable(describe(stored.Replaced)))
+	}
 	return nil
 }
 
@@ -196,6 +199,9 @@ func overrideList(c *cli.Context) error {
 	case c.Bool("json"):
 		return printJSON(c.App.Writer, o)
 	}
+	if len(o.Overrides) == 0 {
+		fmt.Fprintln(c.App.Writer, "there are no overrides")
+	}
 	now := time.Now()
 	for _, r := range o.Overrides {
 		note := ""
@@ -215,5 +221,10 @@ func overrideRemove(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return noDaemon(client.RemoveOverride(c.Context, c.Args().First()))
+	removed, err := client.RemoveOverride(c.Context, c.Args().First())
+	if err != nil {
+		return noDaemon(err)
+	}
+	fmt.Fprintln(c.App.Writer, "removed: "+printable(describe(&removed)))
+	return nil
 }

@@ -120,7 +120,7 @@ func describe(r *overrides.Rule) string {
 			words = append(words, strings.TrimSpace(name+" "+value))
 		}
 	}
-	add(r.Domain, r.Action)
+	words = append(words, strings.TrimSpace(r.Domain+" "+r.Action)) // never without the domain
 	add("level", r.Level)
 	add("match", strings.Join(r.Match, " "))
 	add("mode", r.Mode)

@@ -109,8 +109,6 @@ func into(v any) func(io.Reader) error {
 	return func(r io.Reader) error { return json.NewDecoder(io.LimitReader(r, maxAnswer)).Decode(v) }
 }
 
-func ignore(io.Reader) error { return nil }
-
 // Explain asks for the explanation of a destination; fresh looks everything up again.
 func (c *Client) Explain(ctx context.Context, dest string, fresh bool) (*Explanation, error) {
 	q := url.Values{"domain": {dest}}
@@ -173,15 +171,17 @@ func (c *Client) Overrides(ctx context.Context) (Overrides, error) {
 }
 
 // SetOverride adds a rule or replaces that for the same domain, and returns it as stored.
-func (c *Client) SetOverride(ctx context.Context, r overrides.Rule) (overrides.Rule, error) {
-	var stored overrides.Rule
+func (c *Client) SetOverride(ctx context.Context, r overrides.Rule) (Stored, error) {
+	var stored Stored
 	err := c.do(ctx, http.MethodPut, "/v1/overrides", nil, r, into(&stored))
 	return stored, err
 }
 
-// RemoveOverride removes the rule for a domain.
-func (c *Client) RemoveOverride(ctx context.Context, domain string) error {
-	return c.do(ctx, http.MethodDelete, "/v1/overrides", url.Values{"domain": {domain}}, nil, ignore)
+// RemoveOverride removes the rule for a domain and returns it.
+func (c *Client) RemoveOverride(ctx context.Context, domain string) (overrides.Rule, error) {
+	var removed overrides.Rule
+	err := c.do(ctx, http.MethodDelete, "/v1/overrides", url.Values{"domain": {domain}}, nil, into(&removed))
+	return removed, err
 }
 
 // Status asks for the state of the daemon.

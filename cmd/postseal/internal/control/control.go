@@ -7,8 +7,8 @@
 //	DELETE /v1/cache?domain=D             forget D; with all=1 everything: [Purged]
 //	POST   /v1/cache/refresh?domain=D     look D up again: [Explanation]
 //	GET    /v1/overrides                  the operator's rules: [Overrides]
-//	PUT    /v1/overrides                  add or replace one, the body: the rule as stored
-//	DELETE /v1/overrides?domain=D         remove one
+//	PUT    /v1/overrides                  add or replace one, the body: [Stored]
+//	DELETE /v1/overrides?domain=D         remove one: the rule that it was
 //	GET    /v1/status                     [Status]
 //	POST   /v1/reload                     what SIGHUP does: [Reloaded]
 //
@@ -68,6 +68,12 @@ type Purged struct {
 type Overrides struct {
 	File      string           `json:"file"`
 	Overrides []overrides.Rule `json:"overrides"`
+}
+
+// Stored is a rule as it was stored, and the one that it replaced, if any.
+type Stored struct {
+	overrides.Rule
+	Replaced *overrides.Rule `json:"replaced,omitempty"`
 }
 
 // Status is the state of the daemon, with the domains that the status page leaves out.

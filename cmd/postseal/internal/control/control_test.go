@@ -160,17 +160,17 @@ func TestOverrides(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]overrides.Rule{stored}, o.Overrides); diff != "" {
+	if diff := cmp.Diff([]overrides.Rule{stored.Rule}, o.Overrides); diff != "" {
 		t.Errorf("listed (-want +got):\n%s", diff)
 	}
 	x, err := c.Explain(ctx, "example.org", false)
 	if err != nil || x.Override == nil || x.Override.Action != "exempt" || x.Level != "may" {
 		t.Errorf("explanation %+v, %v", x, err)
 	}
-	if err := c.RemoveOverride(ctx, "EXAMPLE.org"); err != nil {
+	if _, err := c.RemoveOverride(ctx, "EXAMPLE.org"); err != nil {
 		t.Error(err)
 	}
-	if err := c.RemoveOverride(ctx, "example.org"); err == nil || err.Error() != "there is no override of example.org" {
+	if _, err := c.RemoveOverride(ctx, "example.org"); err == nil || err.Error() != "there is no override of example.org" {
 		t.Errorf("got %v", err)
 	}
 }

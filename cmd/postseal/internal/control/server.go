@@ -168,12 +168,18 @@ func (s *Server) setRule(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	rule.Created = time.Now().UTC().Truncate(time.Second)
-	if err := s.Rules.Set(rule); err != nil {
+	stored, replaced, err := s.Rules.Set(rule)
+	if _, wrong := errors.AsType[*overrides.FieldError](err); wrong {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	if err != nil {
 		refuse(w, http.StatusInternalServerError, err)
 		return
 	}
+	rule = stored
 	s.Log.Info("override set", "domain", rule.Domain, "action", rule.Action, "author", rule.Author, "reason", rule.Reason)
-	answer(w, rule)
+	answer(w, Stored{rule, replaced})
 }
 
 func (s *Server) removeRule(w http.ResponseWriter, r *http.Request) {
@@ -182,15 +188,15 @@ func (s *Server) removeRule(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	found, err := s.Rules.Remove(domain)
+	removed, err := s.Rules.Remove(domain)
 	switch {
 	case err != nil:
 		refuse(w, http.StatusInternalServerError, err)
-	case !found:
+	case removed == nil:
 		refuse(w, http.StatusNotFound, errors.New("there is no override of "+domain))
 	default:
 		s.Log.Info("override removed", "domain", domain)
-		answer(w, struct{}{})
+		answer(w, removed)
 	}
 }
 

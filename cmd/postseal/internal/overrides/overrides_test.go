@@ -149,30 +149,35 @@ func TestStore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	set := func(r overrides.Rule) {
+		t.Helper()
+		_, _, err := s.Set(r)
+		check(err)
+	}
 	check(s.Reload())
-	check(s.Set(overrides.Rule{Domain: "a.test", Action: "exempt"}))
-	check(s.Set(overrides.Rule{Domain: "b.test", Action: "exempt"}))
-	check(s.Set(overrides.Rule{Domain: "a.test", Action: "require", Level: "encrypt"}))
+	set(overrides.Rule{Domain: "a.test", Action: "exempt"})
+	set(overrides.Rule{Domain: "b.test", Action: "exempt"})
+	set(overrides.Rule{Domain: "a.test", Action: "require", Level: "encrypt"})
 	if len(applied) != 2 || applied[0].Action != policy.Require {
 		t.Errorf("applied: %+v", applied)
 	}
 
 	// What somebody wrote into the file meanwhile is kept.
 	check(os.WriteFile(path, []byte("[[override]]\ndomain = 'hand.test'\naction = 'exempt'\n"), 0o600))
-	check(s.Set(overrides.Rule{Domain: "c.test", Action: "exempt"}))
+	set(overrides.Rule{Domain: "c.test", Action: "exempt"})
 	if len(applied) != 2 || applied[0].Domain != "hand.test" {
 		t.Errorf("applied: %+v", applied)
 	}
-	if found, err := s.Remove("hand.test"); !found || err != nil {
+	if found, err := s.Remove("hand.test"); found == nil || err != nil {
 		t.Errorf("remove: %v, %v", found, err)
 	}
-	if found, err := s.Remove("hand.test"); found || err != nil {
+	if found, err := s.Remove("hand.test"); found != nil || err != nil {
 		t.Errorf("remove again: %v, %v", found, err)
 	}
 
 	// A file that cannot be used changes nothing, and is not written over.
 	check(os.WriteFile(path, []byte("nonsense"), 0o600))
-	if s.Reload() == nil || s.Set(overrides.Rule{Domain: "d.test", Action: "exempt"}) == nil {
+	if _, _, err := s.Set(overrides.Rule{Domain: "d.test", Action: "exempt"}); err == nil || s.Reload() == nil {
 		t.Error("a broken file is no error")
 	}
 	if len(s.List()) != 1 || len(applied) != 1 {
