@@ -47,7 +47,7 @@ type arrangement struct {
 	commands []*cli.Command // that may come next
 
 	global, path, local, args []string
-	help                      bool
+	help, configured          bool
 }
 
 // command takes the name of a command or subcommand.
@@ -81,7 +81,7 @@ func (a *arrangement) command(word string) error {
 
 // flag takes a flag and its value.
 func (a *arrangement) flag(app *cli.App, word string, rest []string) ([]string, error) {
-	name, _, joined := strings.Cut(strings.TrimLeft(word, "-"), "=")
+	name, value, joined := strings.Cut(strings.TrimLeft(word, "-"), "=")
 	if name == "help" || name == "h" {
 		a.help = true
 		a.local = append(a.local, "--help")
@@ -102,6 +102,11 @@ func (a *arrangement) flag(app *cli.App, word string, rest []string) ([]string, 
 		}
 		return nil, a.unknown(app, word, name, what)
 	}
+	if name == "config" {
+		if err := a.once(value, joined, rest); err != nil {
+			return nil, err
+		}
+	}
 	*to = append(*to, word)
 	if _, isBool := f.(*cli.BoolFlag); isBool || joined {
 		return rest, nil
@@ -111,6 +116,22 @@ func (a *arrangement) flag(app *cli.App, word string, rest []string) ([]string, 
 	}
 	*to = append(*to, rest[0])
 	return rest[1:], nil
+}
+
+// once refuses a second --config, of which the library would take the last, and
+// one without a name, as of an unset variable, for which it would take the default.
+func (a *arrangement) once(value string, joined bool, rest []string) error {
+	if !joined && len(rest) > 0 {
+		value = rest[0]
+	}
+	switch {
+	case a.configured:
+		return usage("", "option --config may be given once only")
+	case value == "" && (joined || len(rest) > 0):
+		return usage("", "option --config needs the name of a file, but got an empty one")
+	}
+	a.configured = true
+	return nil
 }
 
 func (a *arrangement) unknown(app *cli.App, word, name, what string) error {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,6 +15,11 @@ import (
 	"postseal/cmd/postseal/internal/tomlfile"
 	"postseal/policy"
 	"postseal/policy/dnssec"
+)
+
+const (
+	maxFile  = 1 << 20  // of the configuration, which people write
+	maxRoots = 16 << 20 // of sts.ca_file; all authorities of a system take 0.3 MiB
 )
 
 // Load reads the named file or, with "", the default file if there is one, and
@@ -26,7 +30,7 @@ func Load(name string, getenv func(string) string) (*Config, error) {
 	if file == "" {
 		file = DefaultFile
 	}
-	text, err := os.ReadFile(file)
+	text, err := tomlfile.Read(file, maxFile)
 	switch {
 	case name == "" && errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -237,7 +241,7 @@ func (c *Config) Roots() (*x509.CertPool, error) {
 	if c.STS.CAFile == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(c.STS.CAFile)
+	pem, err := tomlfile.Read(c.STS.CAFile, maxRoots)
 	if err != nil {
 		return nil, err
 	}

@@ -122,10 +122,14 @@ func (d *daemon) build(db *boltdb.DB) error {
 	}
 	d.dns = dns
 	d.engine = &policy.Engine{DNS: dns, Fetch: fetcher, DB: db, CacheSize: c.Policy.CacheEntries, FirstContact: first, Log: d.log}
+	if err := overrides.Sweep(c.StateDir); err != nil { // the lock on the database says that nobody else saves
+		d.log.Warn("leftovers in the folder for state", keyErr, err)
+	}
 	d.rules = &overrides.Store{Path: c.Overrides(), Apply: d.engine.SetOverrides}
 	if err := d.rules.Reload(); err != nil {
 		return err
 	}
+	d.log.Info("overrides read", keyRules, len(d.rules.List()))
 	d.socketmap = &socketmap.Server{Decider: d.engine, HostDANE: c.Host.DANE, Log: d.log}
 	d.exim = &exim.Server{Decider: d.engine, Host: exim.Host{DANE: c.Host.DANE}, Log: d.log}
 	return nil

@@ -15,6 +15,8 @@ const (
 	keyKeys     = "keys"
 	keyListen   = "listen"
 	keyReason   = "reason"
+	keyRules    = "rules"
+	keyBefore   = "before"
 	keySection  = "section"
 	keySignal   = "signal"
 	keyStateDir = "state_dir"

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 
 	"postseal/cmd/postseal/internal/config"
@@ -22,7 +24,7 @@ func (d *daemon) reload() reloaded {
 	d.Notify(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", monotonic()))
 	defer d.Notify("READY=1")
 	var r reloaded
-	err := errors.Join(d.reloadConfig(&r), d.rules.Reload())
+	err := errors.Join(d.reloadConfig(&r), d.reloadRules())
 	if err != nil {
 		d.log.Error("reload: what cannot be used is left as it was", keyErr, err)
 		r.err = err
@@ -33,6 +35,26 @@ func (d *daemon) reload() reloaded {
 	}
 	d.log.Info("reloaded", keyConfig, d.config.Origin(), keyKeys, strings.Join(r.Changed, " "))
 	return r
+}
+
+// reloadRules tells loudly of rules that are gone: one may have kept a partner's
+// mail encrypted.
+func (d *daemon) reloadRules() error {
+	before := len(d.rules.List())
+	if err := d.rules.Reload(); err != nil {
+		return err
+	}
+	now := len(d.rules.List())
+	if now >= before {
+		d.log.Info("overrides read", keyRules, now, keyBefore, before)
+		return nil
+	}
+	text := "fewer overrides than before"
+	if _, err := os.Stat(d.rules.Path); errors.Is(err, fs.ErrNotExist) {
+		text = "the file of overrides is gone, and with it all rules"
+	}
+	d.log.Warn(text, keyRules, now, keyBefore, before)
+	return nil
 }
 
 func (d *daemon) reloadConfig(r *reloaded) error {

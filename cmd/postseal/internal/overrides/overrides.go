@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -39,21 +40,18 @@ type content struct {
 	Override []Rule `toml:"override"`
 }
 
-// Load reads the rules of a file; one that does not exist has none.
+// Load reads the rules of a file; one that does not exist has none. One of no
+// bytes is damaged: Save never writes it, a full disk does.
 func Load(path string) ([]Rule, error) {
-	info, err := os.Stat(path)
+	text, err := tomlfile.Read(path, maxSize)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() > maxSize {
-		return nil, fmt.Errorf("%s: larger than %d bytes", path, maxSize)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
+	if len(text) == 0 {
+		return nil, fmt.Errorf("%s: empty, so its rules are lost: restore it, or remove it if there shall be none", path)
 	}
 	return Parse(path, string(text))
 }
@@ -155,6 +153,21 @@ func Save(path string, rules []Rule) (err error) {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// temporary is a name that Save gave, as os.CreateTemp fills it in.
+var temporary = regexp.MustCompile(`^\.overrides-[0-9]+$`)
+
+// Sweep removes what Save left behind in a folder when the program was killed.
+// Nobody may be saving there meanwhile.
+func Sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Type().IsRegular() && temporary.MatchString(e.Name()) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // syncDir makes the new name durable.

@@ -139,6 +139,30 @@ func TestSave(t *testing.T) {
 	}
 }
 
+func TestDamage(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "overrides.toml")
+	for _, name := range []string{"overrides.toml", ".overrides-123", ".overrides-mine"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := overrides.Load(path); err == nil || !strings.Contains(err.Error(), "empty") {
+		t.Errorf("a file of no bytes: %v", err)
+	}
+	if _, err := overrides.Load("/dev/zero"); err == nil || !strings.Contains(err.Error(), "larger than") {
+		t.Errorf("a file without end: %v", err)
+	}
+	if err := overrides.Sweep(dir); err != nil {
+		t.Error(err)
+	}
+	left, _ := filepath.Glob(filepath.Join(dir, "*"))
+	want := []string{filepath.Join(dir, ".overrides-mine"), path}
+	if diff := cmp.Diff(want, left); diff != "" {
+		t.Errorf("left (-want +got):\n%s", diff)
+	}
+}
+
 func TestStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "overrides.toml")
 	var applied []policy.Override

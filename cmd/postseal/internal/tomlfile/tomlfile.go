@@ -10,11 +10,30 @@ package tomlfile
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"regexp"
 	"strings"
 
 	"github.com/BurntSushi/toml"
 )
+
+// Read reads a file of at most most bytes; a device has no size to look at first.
+func Read(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(text)) > most {
+		return nil, fmt.Errorf("%s: larger than %d bytes", path, most)
+	}
+	return text, nil
+}
 
 // File is a decoded file.
 type File struct {
