@@ -32,6 +32,9 @@ const (
 	// Waits between attempts to accept while the system is out of descriptors
 	// or memory: short, since mail waits; growing, to leave it the processor.
 	minPause, maxPause = 5 * time.Millisecond, time.Second
+
+	// warnEvery is how often connections over the limit are logged.
+	warnEvery = time.Minute
 )
 
 // Limits of a door. Zero values mean the defaults above.
@@ -72,6 +75,7 @@ func Serve(ctx context.Context, ln net.Listener, limits Limits, counts *Counts, 
 
 	slots := make(chan struct{}, limits.Conns)
 	pause := minPause
+	var warned time.Time
 	for {
 		conn, err := ln.Accept()
 		switch {
@@ -94,8 +98,13 @@ func Serve(ctx context.Context, ln net.Listener, limits Limits, counts *Counts, 
 		select {
 		case slots <- struct{}{}:
 		default:
-			counts.Refused.Add(1)
+			refused := counts.Refused.Add(1)
 			conn.Close()
+			if now := time.Now(); warned.IsZero() || now.Sub(warned) >= warnEvery {
+				warned = now
+				log.Warn("more connections than the limit, the mail of those refused waits", "listener", ln.Addr().String(),
+					"limit", limits.Conns, "refused", refused)
+			}
 			continue
 		}
 		counts.Accepted.Add(1)

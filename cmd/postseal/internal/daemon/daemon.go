@@ -164,6 +164,9 @@ func (d *daemon) serve(ctx context.Context) error {
 	d.open(outsideCtx, outside)
 	d.Notify("READY=1")
 	d.log.Info("ready", keyTook, time.Since(d.started).Round(time.Millisecond))
+	if v := d.dns.Validation(); !v.On {
+		d.log.Warn("DANE is off", keyReason, v.Reason)
+	}
 
 	d.wait(ctx, outsideCtx, insideCtx)
 	d.Notify("STOPPING=1")
