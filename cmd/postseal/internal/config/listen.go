@@ -48,6 +48,18 @@ func (l Listen) Endpoints() ([]Endpoint, error) {
 	return list, nil
 }
 
+// Names are the hosts of the TCP addresses, as far as they can be parsed.
+func (l Listen) Names() []string {
+	var names []string
+	for _, s := range l {
+		if e, err := ParseEndpoint(s); err == nil && e.Network == "tcp" {
+			host, _, _ := net.SplitHostPort(e.Address)
+			names = append(names, host)
+		}
+	}
+	return names
+}
+
 // Endpoint is an address for net.Listen and net.Dial.
 type Endpoint struct {
 	Network string // "unix" or "tcp"

@@ -185,7 +185,7 @@ func (d *daemon) serve(ctx context.Context) error {
 // open lets everybody in.
 func (d *daemon) open(ctx context.Context, g *errgroup.Group) {
 	controlled := d.control().Handler()
-	page := status.Handler(d.report)
+	page := status.Handler(d.report, d.config.HTTP.Listen.Names())
 	for _, ln := range d.doors["control"] {
 		g.Go(func() error { return serveHTTP(ctx, ln, controlled, d.log) })
 	}

@@ -9,8 +9,11 @@ import (
 	"encoding/json"
 	"html/template"
 	"maps"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -67,7 +70,10 @@ var page string
 const policy = "default-src 'none'; style-src 'sha256-" + styleHash + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // Handler serves the page at /, the report at /status.json and "ok" at /healthz.
-func Handler(report func() Report) http.Handler {
+// It refuses requests for a host other than an IP address, localhost or one of
+// names: a web page whose name suddenly means this machine (DNS rebinding) would
+// read the report otherwise.
+func Handler(report func() Report, names []string) http.Handler {
 	tmpl := template.Must(template.New("page").Parse(page))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
@@ -90,6 +96,10 @@ func Handler(report func() Report) http.Handler {
 		w.Write([]byte("ok\n"))
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !known(r.Host, names) {
+			http.Error(w, "ask by IP address, as localhost, or by the name in http.listen", http.StatusMisdirectedRequest)
+			return
+		}
 		h := w.Header()
 		h.Set("Content-Security-Policy", policy)
 		h.Set("X-Content-Type-Options", "nosniff")
@@ -97,6 +107,19 @@ func Handler(report func() Report) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// known reports whether a Host header (RFC 9110 §7.2) names this machine. HTTP/1.0
+// may go without, and a browser never does.
+func known(host string, names []string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if _, err := netip.ParseAddr(host); err == nil || host == "" || host == "localhost" {
+		return true
+	}
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, host) })
 }
 
 // view is the report in the order of the page.

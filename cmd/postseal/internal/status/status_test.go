@@ -30,8 +30,24 @@ func report() status.Report {
 func get(t *testing.T, method, path string) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
-	status.Handler(report).ServeHTTP(w, httptest.NewRequest(method, path, nil))
+	status.Handler(report, []string{"example.com"}).ServeHTTP(w, httptest.NewRequest(method, path, nil))
 	return w
+}
+
+// A name that somebody lets point to this machine gets nothing.
+func TestHost(t *testing.T) {
+	h := status.Handler(report, []string{"Mail.example.org"})
+	for host, want := range map[string]int{
+		"127.0.0.1:8460": 200, "[::1]:8460": 200, "[::1]": 200, "localhost": 200, "LOCALHOST.:8460": 200, "mail.example.org:8460": 200, "": 200,
+		"evil.example.net:8460": 421, "127.0.0.1.example.net": 421, "localhost.example.net": 421,
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/status.json", nil)
+		r.Host = host
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("%q: got %d, want %d", host, w.Code, want)
+		}
+	}
 }
 
 func TestPage(t *testing.T) {
