@@ -79,8 +79,12 @@ func cacheList(c *cli.Context) error {
 		return noDaemon(client.List(c.Context, "", func(e control.Entry) error { return enc.Encode(e) }))
 	}
 	const row = "%-36s %-10s %-9s %-8s %s\n"
-	fmt.Fprintf(c.App.Writer, row, "DESTINATION", "LEVEL", "DANE", "STS", "POLICY UNTIL")
+	titled := false
 	return noDaemon(client.List(c.Context, "", func(e control.Entry) error {
+		if !titled {
+			titled = true
+			fmt.Fprintf(c.App.Writer, row, "DESTINATION", "LEVEL", "DANE", "STS", "POLICY UNTIL")
+		}
 		_, err := fmt.Fprintf(c.App.Writer, row, printable(e.Destination), dash(e.Level), dash(e.DANE), dash(e.STSMode), dash(when(e.STSExpires)))
 		return err
 	}))

@@ -117,8 +117,8 @@ func (c *Config) check(f *tomlfile.File) error {
 	if _, err := c.TrustAD(); err != nil {
 		return f.Error("dns.trust_ad", "%v", err)
 	}
-	if c.DNS.SelfTest && (len(c.DNS.SelfTestSigned) == 0 || c.DNS.SelfTestUnsigned == "" || c.DNS.SelfTestBogus == "") {
-		return f.Error("dns.self_test", "needs names in self_test_signed, self_test_unsigned and self_test_bogus")
+	if err := c.checkSelfTest(f); err != nil {
+		return err
 	}
 	if _, err := c.FirstContact(); err != nil {
 		return f.Error("policy.first_contact", "%v", err)
@@ -136,6 +136,25 @@ func (c *Config) check(f *tomlfile.File) error {
 		return f.Error("log.format", "%q is neither text nor json", c.Log.Format)
 	}
 	return c.checkListeners(f)
+}
+
+func (c *Config) checkSelfTest(f *tomlfile.File) error {
+	if !c.DNS.SelfTest {
+		return nil
+	}
+	for _, t := range []struct {
+		key   string
+		empty bool
+	}{
+		{"dns.self_test_signed", len(c.DNS.SelfTestSigned) == 0},
+		{"dns.self_test_unsigned", c.DNS.SelfTestUnsigned == ""},
+		{"dns.self_test_bogus", c.DNS.SelfTestBogus == ""},
+	} {
+		if t.empty {
+			return f.Error(t.key, "must have a name, since dns.self_test is on")
+		}
+	}
+	return nil
 }
 
 func (c *Config) checkListeners(f *tomlfile.File) error {

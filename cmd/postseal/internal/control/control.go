@@ -56,6 +56,9 @@ func newEntry(s policy.Summary) Entry {
 	if s.Decision != "" {
 		e.Level = s.Level.String()
 	}
+	if s.LastUsed.Unix() == 0 { // as stored: never
+		e.LastUsed = time.Time{}
+	}
 	return e
 }
 

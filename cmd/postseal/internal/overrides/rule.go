@@ -67,7 +67,7 @@ func Canonical(domain string) (string, error) {
 	name, below := strings.CutPrefix(domain, ".")
 	d, err := policy.ParseDestination(name)
 	if err != nil || d.Fixed || d.Port != 25 {
-		return "", fmt.Errorf("%q is neither a domain nor a dot and a domain", domain)
+		return "", fmt.Errorf("%q is neither a domain nor a dot and a domain (a rule for a host covers [host]:port too)", domain)
 	}
 	if below {
 		return "." + d.Domain, nil
