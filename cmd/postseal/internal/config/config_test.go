@@ -99,6 +99,7 @@ func TestValues(t *testing.T) {
 	bad("state_dir = 'here'", `f.toml:1: state_dir: "here" must be an absolute path`)
 	bad("\n[dns]\nservers = ['localhost']", `f.toml:3: dns.servers: "localhost" is not the address of a resolver`)
 	bad("[dns]\nservers = ['127.0.0.1:0']", "f.toml:2: dns.servers: ")
+	bad("[dns]\nself_test_bogus = 'not a name'", `f.toml:2: dns.self_test_bogus: "not a name" is no domain name`)
 	bad("[dns]\nself_test_signed = []", "f.toml:2: dns.self_test_signed: must have a name")
 	bad("[policy]\nfirst_contact = 'maybe'", `f.toml:2: policy.first_contact: "maybe" is neither deliver nor defer`)
 	bad("[policy]\ncache_entries = 0", "f.toml:2: policy.cache_entries: 0 is not between")

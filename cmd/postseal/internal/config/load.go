@@ -144,14 +144,19 @@ func (c *Config) checkSelfTest(f *tomlfile.File) error {
 	}
 	for _, t := range []struct {
 		key   string
-		empty bool
+		names []string
 	}{
-		{"dns.self_test_signed", len(c.DNS.SelfTestSigned) == 0},
-		{"dns.self_test_unsigned", c.DNS.SelfTestUnsigned == ""},
-		{"dns.self_test_bogus", c.DNS.SelfTestBogus == ""},
+		{"dns.self_test_signed", c.DNS.SelfTestSigned},
+		{"dns.self_test_unsigned", []string{c.DNS.SelfTestUnsigned}},
+		{"dns.self_test_bogus", []string{c.DNS.SelfTestBogus}},
 	} {
-		if t.empty {
+		if len(t.names) == 0 || t.names[0] == "" {
 			return f.Error(t.key, "must have a name, since dns.self_test is on")
+		}
+		for _, name := range t.names {
+			if _, ok := policy.AppendName(nil, []byte(name)); !ok {
+				return f.Error(t.key, "%q is no domain name", name)
+			}
 		}
 	}
 	return nil

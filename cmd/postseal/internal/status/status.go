@@ -55,7 +55,7 @@ func (v Validation) Words() string {
 	case !v.On:
 		return "OFF: DANE is not used: " + v.Reason
 	case v.Reason != "":
-		return "on: " + v.Reason
+		return "on, but " + v.Reason
 	}
 	return "on"
 }

@@ -132,6 +132,7 @@ var (
 	number = regexp.MustCompile(`\.\d+\.`)
 	// The texts of the library's errors about types have the place only in words.
 	typeError = regexp.MustCompile(`^toml: (?:line (\d+) )?\(last key "(.*?)"\): (.*)$`)
+	tomlWords = strings.NewReplacer("type slice", "type list", "int64", "integer", "float64", "float", "[]interface {}", "list", "map[string]interface {}", "table")
 	typeWords = regexp.MustCompile(`^incompatible types: TOML value has type (.*); destination has type (.*)$`)
 )
 
@@ -144,6 +145,7 @@ func positioned(name string, err error) error {
 		return &Error{Name: name, Message: strings.TrimPrefix(err.Error(), "toml: ")}
 	}
 	e := &Error{Name: name, Key: m[2], Message: typeWords.ReplaceAllString(m[3], "must be of type $2, not $1")}
+	e.Message = tomlWords.Replace(e.Message)
 	fmt.Sscan(m[1], &e.Line) // stays 0 where the library knows none
 	return e
 }

@@ -41,6 +41,7 @@ func TestErrorsNamePlaceAndKey(t *testing.T) {
 	bad("unknown key in an element", "[[element]]\nname = 'a'\n[[element]]\nname = 'b'\nnme = 'c'\n", "f.toml:5: element.nme: unknown key")
 	bad("inline", "top = 'x'\ntable = { of = true }\n", "f.toml:2: table.of: unknown key")
 	bad("type", "top = 'x'\n[table]\non = 'yes'\n", "f.toml:3: table.on: must be of type boolean, not string")
+	bad("list", "[table]\nlist = 'x'\n", "f.toml:2: table.list: must be of type list, not string")
 	bad("number", "\ncount = 'x'\n", "f.toml:2: count: must be of type integer, not string")
 	bad("syntax", "top = 'x'\ncount = \n", `f.toml:2: count: expected value but found '\n' instead`)
 	bad("twice", "top = 'x'\ntop = 'y'\n", "f.toml:2: top: Key 'top' has already been defined.")
