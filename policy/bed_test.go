@@ -52,6 +52,7 @@ func (b *bed) start(change ...func(*policy.Engine)) {
 		b.t.Fatal(err)
 	}
 	client := b.dns.Client()
+	client.TryTimeout, client.Timeout = time.Second, 3*time.Second // a busy machine is no dead resolver
 	e := &policy.Engine{DNS: client, DB: db, Now: b.now,
 		Fetch: &mtasts.Fetcher{DNS: client, Roots: b.web.Roots, AllowPrivate: true, Port: b.web.Port}}
 	for _, f := range change {
