@@ -131,6 +131,17 @@ func (c *Cache[V]) recall(key string) (v V, ok bool) {
 	return v, ok
 }
 
+// Recent finds key in memory or among what waits to be written, without the disk.
+func (c *Cache[V]) Recent(key string) (v V, ok bool) {
+	if v, ok := c.recall(key); ok {
+		return v, ok
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	ch, noted := c.noted(key)
+	return ch.value, noted && !ch.deleted
+}
+
 // Get looks in memory, then among what waits to be written, then in the bucket
 // (and keeps it in memory). A record that does not decode is deleted with a
 // warning; where the disk cannot be read, that is logged and ok is false.

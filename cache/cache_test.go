@@ -455,3 +455,23 @@ func TestHold(t *testing.T) {
 		t.Error("what was only held is on disk")
 	}
 }
+
+// TestRecent: what was pushed out of memory before it was written is found.
+func TestRecent(t *testing.T) {
+	c := over(newDB(t), 4)
+	for i := range 100 {
+		key := fmt.Sprint(i)
+		c.Put(key, named(key))
+	}
+	if v, ok := c.Recent("0"); !ok || v.name != "0" {
+		t.Errorf("got %+v, %v", v, ok)
+	}
+	c.Delete("0")
+	if _, ok := c.Recent("0"); ok {
+		t.Error("found after its deletion")
+	}
+	flush(t, c)
+	if _, ok := c.Recent("1"); ok {
+		t.Error("read from the disk")
+	}
+}

@@ -175,14 +175,14 @@ func (e *Engine) ruled(dest Destination, now time.Time) *Decision {
 	if u := o.until(); !u.IsZero() {
 		d.Expires = earlier(d.Expires, u)
 	}
-	e.record(d)
+	e.record(d, e.purges.Load(), true)
 	return d
 }
 
 // record remembers in the background, where reading the disk keeps nobody
-// waiting, a decision that no flight has made.
-func (e *Engine) record(d *Decision) {
-	key, purges := d.Destination.String(), e.purges.Load()
+// waiting, what d answered; and d itself if it is for others to use, too.
+func (e *Engine) record(d *Decision, purges uint64, shared bool) {
+	key := d.Destination.String()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if _, already := e.recording[key]; already || e.ended || len(e.recording) >= maxFlights {
@@ -190,8 +190,8 @@ func (e *Engine) record(d *Decision) {
 	}
 	e.recording[key] = struct{}{}
 	e.running.Go(func() {
-		e.publish(key, true, purges, func(m *memo) bool {
-			if d.Expires.After(d.Made) { // of use to others
+		e.publish(key, purges, func(m *memo) bool {
+			if shared {
 				m.decision = d
 			}
 			m.touch(d.Made)
@@ -217,21 +217,24 @@ func (e *Engine) busy(key string, dest Destination, why error) *Decision {
 	return d
 }
 
-// publish replaces the memo of key by a changed copy, unless everything was
-// purged since purges was read. change tells whether that must outlive a
-// restart; the time of the last use alone is written now and then. known says
-// that there may be a memo on disk; it is read before the lock is taken.
-func (e *Engine) publish(key string, known bool, purges uint64, change func(*memo) (lasting bool)) {
+// publish replaces the memo of key by a changed copy, unless anything was purged
+// since purges was read. change tells whether that must outlive a restart; the
+// time of the last use alone is written now and then. The disk is read, where
+// memory lacks the memo, before the lock is taken.
+func (e *Engine) publish(key string, purges uint64, change func(*memo) (lasting bool)) {
 	memory := e.memos()
-	if _, ok := memory.Peek([]byte(key)); !ok && known {
-		memory.Get(key)
+	m, ok := memory.Peek([]byte(key))
+	if !ok {
+		m, ok = memory.Get(key)
 	}
 	e.writing.Lock()
 	defer e.writing.Unlock()
 	if e.purges.Load() != purges {
 		return
 	}
-	m, ok := memory.Peek([]byte(key))
+	if newer, found := memory.Recent(key); found {
+		m, ok = newer, true
+	}
 	if ok {
 		m = m.with()
 	} else {

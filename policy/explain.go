@@ -157,11 +157,12 @@ func (e *Engine) Explain(ctx context.Context, dest Destination, fresh bool) *Tra
 	d := f.wait(ctx)
 	f.settle(ctx) // MTA-STS is shown too where it did not decide
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.final != nil {
 		d = f.final
 	}
-	return e.trail(f.trailLocked(d))
+	t := f.trailLocked(d)
+	f.mu.Unlock()
+	return e.trail(t)
 }
 
 // trail adds what is remembered of the destination.

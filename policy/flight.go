@@ -31,7 +31,6 @@ type flight struct {
 
 	mu       sync.Mutex
 	recalled bool          // memory had it
-	onDisk   bool          // there is a memo
 	moved    chan struct{} // closed and replaced when something more is known
 	dane     daneState
 	daneDone bool
@@ -52,7 +51,7 @@ func (e *Engine) join(key string, dest Destination, how effort) (*flight, error)
 	gen := e.generation()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if f := e.flights[key]; f != nil && f.how >= how && f.generation == gen && !f.outdated() {
+	if f := e.flights[key]; f != nil && f.how >= how && f.generation == gen && f.purges == e.purges.Load() && !f.outdated() {
 		return f, nil
 	}
 	if e.ended {
@@ -122,7 +121,7 @@ func (f *flight) restore(own, domain *memo) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if own != nil {
-		f.onDisk, f.dane = true, own.dane
+		f.dane = own.dane
 	}
 	if domain == nil {
 		return
@@ -174,16 +173,20 @@ func (d *daneState) learn(plan *dane.Plan, epoch uint64, now time.Time) {
 	}
 	d.known, d.class, d.reason, d.mxSecure = true, plan.Class, clean(plan.Reason), plan.MXSecure
 	d.at, d.until, d.epoch, d.plan = now, now.Add(ttl), epoch, plan
-	broken := plan.Class == dane.ClassBroken
+	seen, failed := false, false
 	for i := range plan.Hosts {
 		switch plan.Hosts[i].State {
 		case dane.Usable, dane.Unusable:
-			d.used = now
+			seen = true
 		case dane.Broken:
-			broken = true // a failure proves nothing
+			failed = true
 		}
 	}
-	if !broken || plan.Class == dane.ClassFull {
+	if seen {
+		d.used = now
+	}
+	// A failure is no proof that there is no DANE.
+	if plan.Class != dane.ClassBroken && (seen || !failed) {
 		d.proven, d.provenAt = plan.Class, now
 	}
 }
@@ -204,9 +207,13 @@ func (f *flight) lookupSTS(ctx context.Context) {
 // of several destinations of one domain share the work; note is called for
 // what this call has asked, not at all if that is nothing.
 func (e *Engine) stsOf(ctx context.Context, domain string, how effort, note func(string, ...any)) stsState {
+	if o := e.Override(domain); o != nil && o.Action == Pin {
+		note("policy pinned by the override of %s", o.Domain)
+		return e.lastKnown(domain)
+	}
 	result := make(chan stsState, 1)
 	e.running.Go(func() {
-		s, _, _ := e.discovery.Do(domain+" "+string(rune('0'+how)), func() (any, error) {
+		s, _, _ := e.discovery.Do(fmt.Sprint(how, e.generation(), domain), func() (any, error) {
 			return e.renew(ctx, domain, how, note), nil
 		})
 		result <- s.(stsState)
@@ -216,36 +223,36 @@ func (e *Engine) stsOf(ctx context.Context, domain string, how effort, note func
 		return s
 	case <-ctx.Done():
 		note("MTA-STS discovery of %s did not end in time", domain)
-		m, ok := e.memos().Peek([]byte(domain))
-		if !ok {
-			return stsState{unknown: true}
-		}
-		s := m.sts
-		s.unknown = true
-		return s
+		return e.lastKnown(domain)
 	}
+}
+
+// lastKnown is the state in memory, good for no more than a moment.
+func (e *Engine) lastKnown(domain string) stsState {
+	var s stsState
+	if m, ok := e.memos().Peek([]byte(domain)); ok {
+		s = m.sts
+	}
+	s.unknown, s.recordUntil = true, earlier(s.recordUntil, e.now().Add(dnsRetry))
+	return s
 }
 
 // renew is the work of stsOf, done once for all who want it at the same time.
 func (e *Engine) renew(ctx context.Context, domain string, how effort, note func(string, ...any)) stsState {
 	purges := e.purges.Load()
-	m, known := e.memos().Get(domain)
 	var old stsState
-	if known {
+	if m, ok := e.memos().Get(domain); ok {
 		old = m.sts
-	}
-	if o := e.Override(domain); o != nil && o.Action == Pin {
-		note("policy pinned by the override of %s", o.Domain)
-		return old
 	}
 	if how == asDue && !old.due(e.now()) {
 		return old
 	}
 	s := e.discover(ctx, domain, old, how, note)
 	if e.base.Err() != nil { // what our own stop cut short is no finding
+		old.unknown = true
 		return old
 	}
-	e.publish(domain, known, purges, func(m *memo) bool {
+	e.publish(domain, purges, func(m *memo) bool {
 		if !m.sts.fetched.Equal(old.fetched) && m.sts.fetched.After(s.fetched) {
 			s.adopt(&m.sts) // fetched beside this
 		}
@@ -363,13 +370,13 @@ func (f *flight) expiryLocked(d *Decision, now time.Time) time.Time {
 }
 
 // answered remembers, for the reports, a decision that some mail server was told
-// before all was known.
+// before the flight has ended.
 func (f *flight) answered(d *Decision) {
 	f.mu.Lock()
 	early := f.final != d
 	f.mu.Unlock()
-	if early && d.Level != LevelTemp && d.Level != LevelDANEOnly { // publishEarly does those
-		f.e.record(d)
+	if early && d.Level != LevelTemp {
+		f.e.record(d, f.purges, false)
 	}
 }
 
@@ -377,16 +384,16 @@ func (f *flight) answered(d *Decision) {
 // discovery goes on.
 func (f *flight) publishEarly() {
 	f.mu.Lock()
-	d, state, onDisk := f.decideLocked(), f.dane, f.onDisk
+	d, state := f.decideLocked(), f.dane
 	f.mu.Unlock()
-	f.publish(d, state, nil, onDisk)
+	f.publish(d, state, nil)
 }
 
 // publish puts the decision where it is found, unless a later flight was faster,
 // or the policy that it rests on, sts, was replaced meanwhile.
-func (f *flight) publish(d *Decision, state daneState, sts *stsState, onDisk bool) {
+func (f *flight) publish(d *Decision, state daneState, sts *stsState) {
 	e := f.e
-	f.e.publish(f.key, onDisk, f.purges, func(m *memo) bool {
+	e.publish(f.key, f.purges, func(m *memo) bool {
 		if m.dane.at.After(state.at) {
 			return false
 		}
@@ -416,12 +423,14 @@ func (e *Engine) current(dest Destination, m *memo, sts *stsState) bool {
 func (f *flight) finish() {
 	e := f.e
 	f.mu.Lock()
-	d, state, sts, onDisk := f.decideLocked(), f.dane, f.sts, f.onDisk
+	d, state, sts := f.decideLocked(), f.dane, f.sts
 	trail := f.trailLocked(d)
 	f.mu.Unlock()
 	if e.base.Err() == nil { // what a stop cut short is no finding
-		f.publish(d, state, &sts, onDisk)
-		e.trails.Add(f.key, trail)
+		f.publish(d, state, &sts)
+		if e.purges.Load() == f.purges {
+			e.trails.Add(f.key, trail)
+		}
 	}
 	f.progress(func() { f.final = d })
 	e.counts[d.Level].Add(1)

@@ -63,25 +63,34 @@ func (e *Engine) Refresh(ctx context.Context, dest Destination) *Decision {
 // It returns how many destinations went. What lookups under way find is not
 // remembered.
 func (e *Engine) Purge(domain string) (int, error) {
+	e.memos()
+	e.forgetFlights()
+	defer e.forgetFlights() // those that began while we looked
 	var keys []string
-	err := e.memos().All(func(key string, _ *memo) bool {
+	err := e.memory.All(func(key string, _ *memo) bool {
 		if d, err := ParseDestination(key); domain == "" || err == nil && d.Domain == domain {
 			keys = append(keys, key)
 		}
 		return true
 	})
-	e.purges.Add(1)
 	for _, key := range keys {
 		e.drop(key, func(*memo) bool { return true })
 	}
 	return len(keys), err
 }
 
+// forgetFlights keeps what is being looked up from being remembered.
+func (e *Engine) forgetFlights() {
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	e.purges.Add(1)
+}
+
 // drop forgets a destination if what is remembered of it at last is disposable.
 func (e *Engine) drop(key string, disposable func(*memo) bool) {
 	m, ok := e.memory.Get(key)
 	e.writing.Lock()
-	if newer, found := e.memory.Peek([]byte(key)); found {
+	if newer, found := e.memory.Recent(key); found {
 		m = newer
 	}
 	if ok && disposable(m) {

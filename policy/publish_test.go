@@ -18,7 +18,7 @@ func TestPublishAfterARefresh(t *testing.T) {
 	was, is := &mtasts.Policy{Mode: mtasts.Testing, Text: "a", MaxAge: 24 * time.Hour}, &mtasts.Policy{Mode: mtasts.Enforce, Text: "b", MaxAge: 24 * time.Hour}
 	f := &flight{e: e, key: "example.test", dest: Destination{Domain: "example.test", Port: 25}, moved: make(chan struct{}), start: now}
 	f.sts, f.stsDone = stsState{record: "1", id: "1", policy: was, fetched: now, recordUntil: now.Add(time.Hour)}, true
-	e.publish("example.test", false, 0, func(m *memo) bool {
+	e.publish("example.test", 0, func(m *memo) bool {
 		m.sts = f.sts
 		m.sts.policy, m.sts.fetched = is, now.Add(time.Second)
 		return true
@@ -46,9 +46,33 @@ func TestAgendaHoldsOne(t *testing.T) {
 	if key, _, ok := e.agenda.next(now); key != "example.test" || !ok {
 		t.Errorf("%q, %v", key, ok)
 	}
-	e.agenda.add("example.test", now)
-	if n := len(e.agenda.items); n != 1 {
-		t.Errorf("%d items after the first was taken", n)
+	e.agenda.add("example.test", now.Add(50*time.Minute))
+	e.agenda.add("example.test", now.Add(5*time.Minute)) // the earlier one counts
+	later := now.Add(time.Hour)
+	if key, _, ok := e.agenda.next(now.Add(6 * time.Minute)); key != "example.test" || !ok {
+		t.Errorf("at the earlier time: %q, %v", key, ok)
+	}
+	if key, _, ok := e.agenda.next(later); ok {
+		t.Errorf("%q a second time", key)
+	}
+}
+
+// None, then a host with TLSA beside one that fails: DANE is no longer proven absent.
+func TestLearn(t *testing.T) {
+	var d daneState
+	now := time.Now()
+	d.learn(&dane.Plan{Class: dane.ClassNone, Hosts: []dane.Host{{State: dane.NoTLSA}}}, 0, now)
+	d.learn(&dane.Plan{Class: dane.ClassNone, Hosts: []dane.Host{{State: dane.Broken}}}, 0, now.Add(time.Second))
+	if d.proven != dane.ClassNone || !d.provenAt.Equal(now) || !d.used.IsZero() {
+		t.Errorf("a failure proved something: %+v", d)
+	}
+	d.learn(&dane.Plan{Class: dane.ClassPartial, Hosts: []dane.Host{{State: dane.Usable}, {State: dane.Broken}}}, 0, now)
+	if d.proven != dane.ClassPartial || d.used.IsZero() {
+		t.Errorf("TLSA was seen: %+v", d)
+	}
+	d.learn(&dane.Plan{Class: dane.ClassBroken, Hosts: []dane.Host{{State: dane.Broken}}}, 0, now)
+	if d.proven != dane.ClassPartial {
+		t.Errorf("broken proves nothing: %+v", d)
 	}
 }
 

@@ -38,8 +38,8 @@ const (
 type agenda struct {
 	mu    sync.Mutex
 	items agendaHeap
-	noted map[string]struct{} // keys in items
-	until time.Time           // end of the current scan's horizon
+	noted map[string]time.Time // the earliest of each key in items
+	until time.Time            // end of the current scan's horizon
 	wake  chan struct{}
 }
 
@@ -61,14 +61,16 @@ func (h *agendaHeap) Pop() any {
 }
 
 // add notes a refresh if it is due before the next scan, which finds the others.
-// A key is noted once; when its time comes too early, it is added again.
+// Of several times of one key the earliest counts; when that was too early, the
+// key is added again.
 func (a *agenda) add(key string, at time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, already := a.noted[key]; already || at.IsZero() || !at.Before(a.until) {
+	before, noted := a.noted[key]
+	if noted && !at.Before(before) || at.IsZero() || !at.Before(a.until) {
 		return
 	}
-	a.noted[key] = struct{}{}
+	a.noted[key] = at
 	heap.Push(&a.items, agendaItem{at, key})
 	select {
 	case a.wake <- struct{}{}:
@@ -81,21 +83,24 @@ func (a *agenda) add(key string, at time.Time) {
 func (a *agenda) next(now time.Time) (key string, wait time.Duration, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.items) == 0 {
-		return "", a.until.Sub(now), false
+	for len(a.items) > 0 {
+		first := a.items[0]
+		if now.Before(first.at) {
+			return "", min(first.at.Sub(now), a.until.Sub(now)), false
+		}
+		heap.Pop(&a.items)
+		if at, noted := a.noted[first.key]; noted && at.Equal(first.at) { // else there was an earlier one
+			delete(a.noted, first.key)
+			return first.key, 0, true
+		}
 	}
-	if at := a.items[0].at; now.Before(at) {
-		return "", min(at.Sub(now), a.until.Sub(now)), false
-	}
-	key = heap.Pop(&a.items).(agendaItem).key
-	delete(a.noted, key)
-	return key, 0, true
+	return "", a.until.Sub(now), false
 }
 
 func (a *agenda) reset(until time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.items, a.noted, a.until = nil, map[string]struct{}{}, until
+	a.items, a.noted, a.until = nil, map[string]time.Time{}, until
 }
 
 // refreshAll keeps policies alive until ctx ends.

@@ -11,11 +11,12 @@ import (
 	"postseal/policy/mtasts"
 )
 
-// The stored form of a memo is a format byte, a checksum over the key and all that
-// follows (bbolt has none for its contents), then the fields in order: numbers and times (Unix seconds, 0 for the zero time) as uvarint, strings with
+// The stored form of a memo is a format byte, a checksum over the key and all
+// that follows (bbolt has none for its contents), then the fields in order:
+// numbers and times (Unix seconds, 0 for the zero time) as uvarint, strings with
 // their length before them. It is a third shorter than JSON, and with a hundred
 // thousand domains the pages of the database are most of the daemon's memory. A
-// change of the fields is a new format byte; older ones stay readable.
+// change of the fields is a new format byte.
 const memoFormat = 1
 
 // hasSTS and hasDANE say which parts follow.
