@@ -104,7 +104,7 @@ func TestOthers(t *testing.T) {
 func TestWords(t *testing.T) {
 	for want, v := range map[string]status.Validation{
 		"on":                             {On: true},
-		"on, but not proven":                 {On: true, Reason: "not proven"},
+		"on, but not proven":             {On: true, Reason: "not proven"},
 		"OFF: DANE is not used: it lies": {Reason: "it lies"},
 		"off by configuration (dns.trust_ad): DANE is not used": {Never: true, Reason: "x"},
 	} {
