@@ -42,7 +42,7 @@ import (
 )
 
 const (
-	defaultSize     = 16384
+	defaultSize     = 12000                  // some 25 MB of policies, so that 100 000 on disk stay below 100 MiB in all
 	smallestSize    = 4                      // New2Q refuses sizes whose half rounds to nothing
 	defaultInterval = 200 * time.Millisecond // what a crash may lose, DESIGN §6
 )
@@ -51,7 +51,7 @@ const (
 type Options[V any] struct {
 	DB       *boltdb.DB // nil: memory only
 	Bucket   string
-	Size     int                          // entries in memory; 0: 16384
+	Size     int                          // entries in memory; 0: 12000
 	Append   func(dst []byte, v V) []byte // encode; called by the goroutine that writes, some time after Put
 	Decode   func(key string, data []byte) (V, error)
 	Key      func(v V) string // the key that v was put under (no allocation); nil: uses do not keep an entry in memory

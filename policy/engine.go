@@ -52,7 +52,7 @@ type Engine struct {
 	DNS          *dnssec.Client
 	Fetch        *mtasts.Fetcher
 	DB           *boltdb.DB // with the bucket Bucket; nil: nothing outlives a restart
-	CacheSize    int        // destinations in memory; 0: 16384
+	CacheSize    int        // destinations in memory; 0: 12000
 	FirstContact FirstContact
 	Log          *slog.Logger     // nil: discard
 	Now          func() time.Time // nil: time.Now

@@ -101,7 +101,7 @@ func Default() *Config {
 			SelfTestUnsigned: "google.com",
 			SelfTestBogus:    "dnssec-failed.org",
 		},
-		Policy:    Policy{FirstContact: "deliver", CacheEntries: 16384},
+		Policy:    Policy{FirstContact: "deliver", CacheEntries: 12000},
 		Socketmap: Door{Listen: Listen{"tcp:127.0.0.1:8461"}, Mode: "0660"},
 		Exim:      Door{Listen: Listen{}, Mode: "0660"},
 		Control:   Control{Listen: Listen{}},
