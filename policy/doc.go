@@ -12,7 +12,8 @@
 //	DNS lookup for DANE fails             temporary failure; but MTA-STS enforce, if an unexpired
 //	                                      policy is known and DANE was last proven absent
 //	TXT lookup fails, policy known        the known policy, until its max_age (RFC 8461 §3.3)
-//	TXT lookup fails, none known          no policy; asked again after 30 s
+//	TXT lookup fails, none known          no policy, or temporary failure if Defer is set; asked
+//	                                      again after 30 s
 //	TXT gone, malformed or ambiguous      the known policy until its max_age, else none
 //	policy cannot be fetched              the known policy until its max_age, else none;
 //	                                      fetched again after 5 min, then less and less often
@@ -22,8 +23,12 @@
 //	MTA-STS not known by then             no policy, or temporary failure if Defer is set
 //	resolver proven not to validate       no DANE; temporary failure for domains that were proven
 //	                                      to have DANE within the last 7 days
+//	resolver found to validate or not     what was learnt before is asked for again
+//	record on disk damaged                that destination is discovered anew
 //	state on disk lost                    everything is discovered anew
 //
-// DANE and MTA-STS age separately, each by its own TTL. Nothing here waits for
-// the disk while a mail server waits for an answer.
+// DANE and MTA-STS age separately, each by its own TTL. What is in memory is
+// answered from there. What is not is read from disk behind the caller, beside
+// which a lookup is long; a disk that stalls costs the caller its own time limit
+// and gives it a temporary failure, never a weaker answer.
 package policy
