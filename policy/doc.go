@@ -29,6 +29,7 @@
 //
 // DANE and MTA-STS age separately, each by its own TTL. What is in memory is
 // answered from there. What is not is read from disk behind the caller, beside
-// which a lookup is long; a disk that stalls costs the caller its own time limit
-// and gives it a temporary failure, never a weaker answer.
+// which a lookup is long. A disk that stalls is a lookup that does not end in
+// time: a policy known in memory holds, DANE not known is a temporary failure, and
+// a first contact is one whose discovery is not done.
 package policy
