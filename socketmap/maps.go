@@ -100,7 +100,7 @@ func (s *session) ask(request []byte) question {
 	case mapRequireTLS:
 		q.reply = s.askRequireTLS(key)
 	case mapTransport, mapMailertable:
-		q.reply = s.askRoute(key)
+		s.askRoute(&q, key)
 	default: // Sendmail takes PERM for "no policy", and any map may ask for it under a wrong name
 		q.reply = string(appendTemp(nil, "unknown map "+string(name[:min(len(name), 32)])))
 	}
@@ -155,16 +155,15 @@ func (s *session) askRequireTLS(key []byte) string {
 	return string(appendTemp(nil, "the override's requiretls is none of Postfix's words for "+dest.Domain))
 }
 
-// askRoute answers for transport and mailertable: the destinations that the mail
-// server cannot do itself. There is no delivery fallback to route them to yet.
-func (s *session) askRoute(key []byte) string { return replyNotFound }
-
 // answer appends the netstring of the answer.
 func (s *session) answer(dst []byte, q *question) []byte {
 	dst, start := beginFrame(dst)
-	if q.reply != "" {
+	switch {
+	case q.reply != "":
 		dst = append(dst, q.reply...)
-	} else {
+	case q.id == mapTransport || q.id == mapMailertable:
+		dst = s.server.Delivery.appendRoute(dst, q.id, q.decision)
+	default:
 		var cut bool
 		dst, cut = appendDecision(dst, q.decision, maps[q.id].dialect, s.server.HostDANE)
 		if cut {

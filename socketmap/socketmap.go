@@ -41,10 +41,11 @@ type Decider interface {
 type Server struct {
 	Decider  Decider
 	HostDANE bool         // host.dane: the mail server does DANE itself
+	Delivery *Delivery    // nil: there is no delivery fallback to route to
 	Log      *slog.Logger // nil: none
 
 	Wait         time.Duration // for a decision, from Postfix; 0: 5 s, of the 100 s that it waits
-	SendmailWait time.Duration // from Sendmail; 0: 4 s, of the 5 s that FEATURE(sts) waits
+	SendmailWait time.Duration // from Sendmail, and for routes; 0: 4 s, of the 5 s that FEATURE(sts) waits
 
 	MaxConns     int           // of one listener; 0: 1024; more are closed at once
 	IdleTimeout  time.Duration // between requests; 0: 5 min, since Postfix closes after 10 s idle and 100 s in all
@@ -69,7 +70,8 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 }
 
 func (s *Server) waitFor(id mapID) time.Duration {
-	if id == mapSTS {
+	switch id {
+	case mapSTS, mapTransport, mapMailertable: // routes are asked for inside an SMTP dialogue
 		return orDefault(s.SendmailWait, 4*time.Second)
 	}
 	return orDefault(s.Wait, 5*time.Second)

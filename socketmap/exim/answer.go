@@ -23,6 +23,9 @@ const maxAnswer = 100_000
 type Host struct {
 	DANE     bool // host.dane: Exim does DANE itself
 	Fallback bool // there is a delivery fallback to route to
+
+	// Takes are destinations that the fallback takes though Exim could do them; nil: none.
+	Takes *policy.Fallback
 }
 
 // Answer returns the line for d, without its line end.
@@ -36,6 +39,9 @@ func Answer(d *policy.Decision, host Host) string {
 		return deferring("no decision")
 	}
 	domain := d.Destination.Domain
+	if host.Fallback && host.Takes.Takes(d) {
+		return modeFallback
+	}
 	switch d.Level {
 	case policy.LevelNone, policy.LevelMay:
 		return modeNone

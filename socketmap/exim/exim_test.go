@@ -129,6 +129,25 @@ func TestAnswer(t *testing.T) {
 	})
 }
 
+func TestChosenForFallback(t *testing.T) {
+	all := &policy.Fallback{STS: true, Domains: []string{"d.test"}}
+	for _, c := range []struct {
+		name string
+		d    *policy.Decision
+		host exim.Host
+		want string
+	}{
+		{"MTA-STS", stsDecision("mx1.a.test", "*.b.test"), exim.Host{DANE: true, Fallback: true, Takes: &policy.Fallback{STS: true}}, fallback},
+		{"a domain", decision(policy.LevelNone, dane.ClassNone), exim.Host{DANE: true, Fallback: true, Takes: all}, fallback},
+		{"another domain", decision(policy.LevelNone, dane.ClassNone), exim.Host{DANE: true, Fallback: true, Takes: &policy.Fallback{Domains: []string{"e.test"}}}, none},
+		{"without a fallback", stsDecision("mx1.a.test", "*.b.test"), exim.Host{DANE: true, Takes: all}, enforce},
+	} {
+		if got := exim.Answer(c.d, c.host); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}
+
 // TestIgnoreList applies the list as Exim does: the first item that matches
 // decides, "!" negates.
 func TestIgnoreList(t *testing.T) {
