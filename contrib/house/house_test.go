@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 	"policy/mtasts":          {"policy/dnssec"},
 	"policy/dane":            {"policy/dnssec"},
 	"policy/requiretls":      {},
-	"policy/smtpclient":      {"policy", "policy/dane", "policy/mtasts"},
+	"policy/smtpclient":      {"policy", "policy/dane", "policy/mtasts", "policy/requiretls"},
 	"policy/probe":           {"policy", "policy/smtpclient"},
 	"policy/delivery":        {"policy", "policy/smtpclient", "policy/requiretls", "policy/delivery/ledger"},
 	"policy/delivery/ledger": {"cache/boltdb"},
