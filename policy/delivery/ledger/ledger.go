@@ -1,0 +1,204 @@
+// Package ledger remembers what was delivered, so that a mail server that lost
+// our reply does not make us send a message twice.
+//
+// SMTP cannot close the gap between the remote's 250 and the moment when the
+// sender has read it (RFC 1047): who loses the reply must send again. Our sender is
+// the mail server beside us, and we stand in the middle: so the remote's 250 is
+// on disk before the mail server reads it from us, and when the same message comes
+// again for the same recipient, it gets that answer instead of a second delivery.
+//
+// The same message is one of the same sender and the same bytes, the topmost
+// Received line of the mail server included, which has its queue id and date; where
+// the mail server says its queue id, that counts too. A message that was sent
+// again on purpose differs in them, and is none of the ledger's business.
+//
+// One goroutine writes ([Ledger.Run]). Whoever records waits for the commit, which
+// takes in all that came during the one before: many deliveries share one fsync.
+package ledger
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"postseal/cache/boltdb"
+)
+
+// Bucket is the bucket of the database.
+const Bucket = "delivered"
+
+const (
+	// keep is a day more than the five for which mail servers usually retry
+	// (RFC 5321 §4.5.4.1).
+	keep = 6 * 24 * time.Hour
+
+	// maxWaiting bounds the records that a stalled or full disk may keep in
+	// memory: some 20 MB.
+	maxWaiting = 50_000
+)
+
+// ErrEnded is returned by Record after Run has ended.
+var ErrEnded = errors.New("the ledger of deliveries is closed")
+
+// errFull is why a record is not even remembered in memory.
+var errFull = errors.New("too many deliveries wait to be recorded")
+
+// Digest stands for all bytes of a message as received.
+type Digest [sha256.Size]byte
+
+// Sum reads a message to its end.
+func Sum(message io.Reader) (Digest, error) {
+	h := sha256.New()
+	if _, err := io.Copy(h, message); err != nil {
+		return Digest{}, fmt.Errorf("read message: %w", err)
+	}
+	return Digest(h.Sum(nil)), nil
+}
+
+// Key names one message for one recipient: a SHA-256.
+type Key [sha256.Size]byte
+
+// Key is that of the message for a recipient. queueID may be empty.
+func (d Digest) Key(queueID, sender, recipient string) Key {
+	h := sha256.New()
+	for _, s := range []string{queueID, sender, recipient} { // each with its length, so that none runs into the next
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
+		h.Write(n[:])
+		io.WriteString(h, s)
+	}
+	h.Write(d[:])
+	return Key(h.Sum(nil))
+}
+
+// Entry is what is known of a delivery that succeeded.
+type Entry struct {
+	At       time.Time
+	Code     int    // of the remote's reply, 200 to 299
+	Enhanced string // "2.0.0"; "" if there is none
+	Text     string // printable, at most 512 bytes
+}
+
+// Ledger is safe for any number of goroutines. Set the fields, then call Run in a
+// goroutine of its own; before, Record waits.
+type Ledger struct {
+	DB  *boltdb.DB       // with the bucket Bucket
+	Now func() time.Time // nil: time.Now
+	Log *slog.Logger     // nil: discard
+
+	once  sync.Once
+	dirty chan struct{} // something waits
+
+	mu      sync.Mutex
+	ended   bool
+	waiting map[Key]*record // not yet in a transaction
+	writing map[Key]*record // in the one that runs
+}
+
+// record is an entry on its way to the disk.
+type record struct {
+	entry Entry
+	done  chan struct{} // closed after the first transaction with it
+	err   error         // of that one
+}
+
+func (l *Ledger) init() {
+	l.once.Do(func() {
+		if l.Now == nil {
+			l.Now = time.Now
+		}
+		if l.Log == nil {
+			l.Log = slog.New(slog.DiscardHandler)
+		}
+		l.dirty = make(chan struct{}, 1)
+		l.waiting = map[Key]*record{}
+	})
+}
+
+// Record returns nil when the entry is on disk. After any other error than
+// ErrEnded the entry is known until the process ends, and further attempts are
+// made to write it.
+func (l *Ledger) Record(ctx context.Context, key Key, e Entry) error {
+	l.init()
+	r, err := l.note(key, e.clean())
+	if err != nil {
+		return err
+	}
+	signal(l.dirty)
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return fmt.Errorf("record delivery: %w", context.Cause(ctx))
+	}
+}
+
+// note leaves an entry for the next transaction.
+func (l *Ledger) note(key Key, e Entry) (*record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.waiting[key]
+	switch {
+	case l.ended:
+		return nil, ErrEnded
+	case r == nil && len(l.waiting) >= maxWaiting:
+		return nil, errFull
+	case r == nil:
+		r = &record{done: make(chan struct{})}
+		l.waiting[key] = r
+	}
+	r.entry = e
+	return r, nil
+}
+
+// Lookup tells what is known of an earlier delivery. What cannot be read is not
+// known: sending twice is better than not at all.
+func (l *Ledger) Lookup(key Key) (Entry, bool) {
+	l.init()
+	l.mu.Lock()
+	for _, m := range []map[Key]*record{l.waiting, l.writing} {
+		if r := m[key]; r != nil {
+			e := r.entry
+			l.mu.Unlock()
+			return e, true
+		}
+	}
+	l.mu.Unlock()
+
+	var e Entry
+	found := false
+	err := l.DB.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte(Bucket))
+		if b == nil {
+			return nil
+		}
+		c := b.Cursor()
+		for name, _ := c.Last(); name != nil && !found; name, _ = c.Prev() {
+			if day := b.Bucket(name); day != nil {
+				e, found = decode(day.Get(key[:]))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		l.Log.Warn("ledger of deliveries cannot be read, a retried message may be sent twice", "error", err)
+		return Entry{}, false
+	}
+	return e, found && l.Now().Sub(e.At) < keep
+}
+
+// signal wakes who waits for ch, now or next.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
