@@ -41,7 +41,8 @@ const (
 // A-labels, at port. fixed says that nextHop is a host name: MX is not asked, and
 // its identity needs no proof. The plan is never nil. Failed lookups, the end of
 // ctx included, are in its Class, Err and hosts. Nothing is asked that the RFC does not
-// need: no TLSA where the address is insecure, nothing after a null MX.
+// need: no TLSA where the address is insecure, nothing after a null MX or where there
+// is no such domain.
 func Lookup(ctx context.Context, dns *dnssec.Client, nextHop string, port uint16, fixed bool) *Plan {
 	p := &Plan{
 		NextHop: strings.ToLower(strings.TrimSuffix(nextHop, ".")),
@@ -93,7 +94,10 @@ func (p *Plan) findHosts(ctx context.Context, dns *dnssec.Client) bool {
 	if mx.Status != dnssec.Found || len(mx.Records) == 0 { // RFC 5321 §5.1
 		p.Implicit = true
 		p.Hosts = []Host{{Name: p.NextHop}}
-		return true
+		if mx.Status == dnssec.NXDomain {
+			p.vanish(mx.Secure)
+		}
+		return !p.NoDomain
 	}
 	p.Hosts, p.Skipped = hostsOf(mx.Records)
 	if len(p.Hosts) == 0 {
@@ -102,6 +106,18 @@ func (p *Plan) findHosts(ctx context.Context, dns *dnssec.Client) bool {
 		return false
 	}
 	return true
+}
+
+// vanish settles a next hop that does not exist: then it has no address either (RFC
+// 8020 §2), and none is asked for.
+func (p *Plan) vanish(proven bool) {
+	p.NoDomain = true
+	h := &p.Hosts[0]
+	h.State, h.Secure, h.Reason, h.TTL = Insecure, proven, "no such domain, which is not authenticated", p.TTL
+	if proven {
+		h.State, h.Reason = Absent, "provably no such domain"
+	}
+	p.conclude()
 }
 
 // hostsOf sorts MX records, merges those of one host into its best, and gives the

@@ -456,3 +456,30 @@ func BenchmarkLookup(b *testing.B) {
 	b.ReportMetric(3*float64(delay)/took, "of-3-round-trips")
 	b.ReportMetric(float64(len(srv.Queries()))/float64(b.N), "questions/op")
 }
+
+// TestNoDomain: a next hop that does not exist is told from one without MX records,
+// and its addresses are not asked for.
+func TestNoDomain(t *testing.T) {
+	for _, c := range []struct {
+		name, nextHop, zone string
+		want                bool
+		states              string
+		asked               int // questions for an address
+	}{
+		{"SMTP-002 proven", "d.sig.test", "e.sig.test. IN A 192.0.2.1\n", true, "d.sig.test absent", 0},
+		{"SMTP-002 insecure", "d.uns.test", "e.uns.test. IN A 192.0.2.1\n", true, "d.uns.test insecure", 0},
+		{"SMTP-002 end of an alias", "d.uns.test", "d.uns.test. IN CNAME gone.uns.test.\n", true, "d.uns.test insecure", 0},
+		{"SMTP-004 no MX records", "d.uns.test", "d.uns.test. IN A 192.0.2.1\n", false, "d.uns.test insecure", 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, srv := (&scene{nextHop: c.nextHop, zone: c.zone}).lookup(t)
+			checkPlan(t, p)
+			if p.NoDomain != c.want || !p.Implicit || states(p) != c.states {
+				t.Errorf("NoDomain %v, Implicit %v, hosts %q", p.NoDomain, p.Implicit, states(p))
+			}
+			if n := len(asked(srv, "A", "AAAA")); n != c.asked {
+				t.Errorf("%d questions for an address, want %d", n, c.asked)
+			}
+		})
+	}
+}

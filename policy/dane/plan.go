@@ -35,6 +35,7 @@ type Plan struct {
 	Implicit bool          // no MX records: NextHop is the host
 	Fixed    bool          // host was given, MX was not asked
 	NullMX   bool          // RFC 7505
+	NoDomain bool          // the MX answer was that there is no such name: mail cannot be delivered (RFC 5321 §5.1)
 	Hosts    []Host        // by preference; order among equals is that of the name
 	Skipped  int           // more MX hosts, worse than all of Hosts, that nothing was asked about
 	Class    Class         //
