@@ -38,10 +38,10 @@ var (
 	}
 )
 
-// isPublic reports whether a public server can have the address. Otherwise whoever
+// IsPublic reports whether a public server can have the address. Otherwise whoever
 // controls a domain could have us connect to the operator's own network by
-// giving its policy host such an address.
-func isPublic(addr netip.Addr) bool {
+// giving its policy host, or its MX host, such an address.
+func IsPublic(addr netip.Addr) bool {
 	addr = addr.WithZone("").Unmap()
 	if addr.Is4() {
 		for _, p := range special4 {
@@ -56,10 +56,10 @@ func isPublic(addr netip.Addr) bool {
 	}
 	b := addr.As16()
 	if nat64.Contains(addr) {
-		return isPublic(netip.AddrFrom4([4]byte(b[12:16])))
+		return IsPublic(netip.AddrFrom4([4]byte(b[12:16])))
 	}
 	if sixTo4.Contains(addr) {
-		return isPublic(netip.AddrFrom4([4]byte(b[2:6])))
+		return IsPublic(netip.AddrFrom4([4]byte(b[2:6])))
 	}
 	if !global6.Contains(addr) {
 		return false

@@ -2,6 +2,5 @@ package mtasts
 
 // For tests of what no server on loopback can bring about.
 var (
-	IsPublic       = isPublic
 	HandshakeError = handshakeError
 )

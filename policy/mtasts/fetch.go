@@ -181,7 +181,7 @@ func (f *Fetcher) addresses(ctx context.Context, host string) ([]netip.Addr, err
 	}
 	var public []netip.Addr
 	for _, addr := range all {
-		if isPublic(addr) {
+		if IsPublic(addr) {
 			public = append(public, addr)
 		}
 	}
