@@ -5,7 +5,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"postseal/cmd/postseal/internal/config"
 	"postseal/cmd/postseal/internal/overrides"
 )
 
@@ -57,17 +56,17 @@ func configCheck(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if cfg.Delivers() {
+		if _, err := cfg.Hostname(); err != nil {
+			return fmt.Errorf("delivery.hostname: %w", err)
+		}
+	}
 	fmt.Fprintf(c.App.Writer, "configuration: %s: ok\noverrides: %s: %d, ok\n", cfg.Origin(), cfg.Overrides(), len(rules))
-	for _, listen := range []config.Listen{cfg.Socketmap.Listen, cfg.Exim.Listen, cfg.HTTP.Listen} {
-		endpoints, err := listen.Endpoints()
-		if err != nil {
-			return err
-		}
-		for _, e := range endpoints {
-			if e.Exposed() {
-				fmt.Fprintf(c.App.ErrWriter, "postseal: warning: other machines may reach %s, and it asks nobody who they are\n", e)
-			}
-		}
+	for _, e := range cfg.Exposed() {
+		fmt.Fprintf(c.App.ErrWriter, "postseal: warning: other machines may reach %s, and it asks nobody who they are\n", e)
+	}
+	for _, w := range cfg.Warnings() {
+		fmt.Fprintf(c.App.ErrWriter, "postseal: warning: %s\n", w)
 	}
 	return nil
 }

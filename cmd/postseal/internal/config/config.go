@@ -24,16 +24,18 @@ type Config struct {
 	File             string `toml:"-"` // that it was read from; "" for the defaults
 	ControlByDefault bool   `toml:"-"` // Control.Listen was filled in
 
-	StateDir  string  `toml:"state_dir"`
-	Host      Host    `toml:"host"`
-	DNS       DNS     `toml:"dns"`
-	Policy    Policy  `toml:"policy"`
-	STS       STS     `toml:"sts"`
-	Socketmap Door    `toml:"socketmap"`
-	Exim      Door    `toml:"exim"`
-	Control   Control `toml:"control"`
-	HTTP      HTTP    `toml:"http"`
-	Log       Log     `toml:"log"`
+	StateDir  string   `toml:"state_dir"`
+	Host      Host     `toml:"host"`
+	DNS       DNS      `toml:"dns"`
+	Policy    Policy   `toml:"policy"`
+	STS       STS      `toml:"sts"`
+	Socketmap Door     `toml:"socketmap"`
+	Exim      Door     `toml:"exim"`
+	Milter    Milter   `toml:"milter"`
+	Delivery  Delivery `toml:"delivery"`
+	Control   Control  `toml:"control"`
+	HTTP      HTTP     `toml:"http"`
+	Log       Log      `toml:"log"`
 }
 
 // Host says what the mail server beside us can do.
@@ -104,6 +106,8 @@ func Default() *Config {
 		Policy:    Policy{FirstContact: "deliver", CacheEntries: 12000},
 		Socketmap: Door{Listen: Listen{"tcp:127.0.0.1:8461"}, Mode: "0660"},
 		Exim:      Door{Listen: Listen{}, Mode: "0660"},
+		Milter:    defaultMilter(),
+		Delivery:  defaultDelivery(),
 		Control:   Control{Listen: Listen{}},
 		HTTP:      HTTP{Listen: Listen{"tcp:127.0.0.1:8460"}},
 		Log:       Log{Level: "info", Format: "text"},
@@ -132,6 +136,9 @@ func (c *Config) Overrides() string { return filepath.Join(c.StateDir, "override
 
 // Policies is the path of the database of policies.
 func (c *Config) Policies() string { return filepath.Join(c.StateDir, "policies.db") }
+
+// Ledger is the path of the database of what was delivered.
+func (c *Config) Ledger() string { return filepath.Join(c.StateDir, "delivery.db") }
 
 // Diff lists the keys in which two configurations differ.
 func Diff(a, b *Config) []string {

@@ -117,6 +117,30 @@ func TestValues(t *testing.T) {
 	bad("[exim]\nmode = '7777'", "f.toml:2: exim.mode: ")
 	bad("[exim]\nlisten = ['tcp:127.0.0.1:8461']", "f.toml:2: exim.listen: tcp:127.0.0.1:8461 is listed in socketmap.listen already")
 	bad("control.listen = 'tcp:127.0.0.1:1'", "f.toml:1: control.listen: ")
+	bad("[milter]\nroute = 'suffix'", `f.toml:2: milter.route: "suffix" is neither header nor recipient`)
+	bad("[milter]\non_error = 'reject'", `f.toml:2: milter.on_error: "reject" is neither tempfail nor accept`)
+	bad("[milter]\nrelaxed_from = ''", `f.toml:2: milter.relaxed_from: "" is neither anyone nor trusted`)
+	bad("[milter]\ntrusted_networks = ['localnet']", `f.toml:2: milter.trusted_networks: "localnet" is no network`)
+	bad("[[milter.rule]]\nsender = '*'\n[[milter.rule]]\nsender = '*'\ntag = 'tls'", `f.toml:1: milter.rule.1.tag: "" is not requiretls, relaxed or none`)
+	bad("[[milter.rule]]\nsender = '*'\ntag = 'none'\n[[milter.rule]]\nsender = '*'\ntag = 'tls'", `f.toml:6: milter.rule.2.tag: "tls" is not requiretls, relaxed or none`)
+	bad("[[milter.rule]]\ntag = 'none'", "f.toml:1: milter.rule.1: has neither sender, recipient nor user")
+	bad("[[milter.rule]]\nsender = 'bank'\ntag = 'none'", `f.toml:2: milter.rule.1.sender: "bank" is not "user@domain"`)
+	bad("[[milter.rule]]\nrecipient = 'user@'\ntag = 'none'", `f.toml:2: milter.rule.1.recipient: "user@" has no domain`)
+	bad("[delivery]\nlisten = 'tcp:127.0.0.1:25'", "f.toml:2: delivery.listen: tcp:127.0.0.1:25: LMTP must not be on port 25")
+	bad("[delivery]\nrequiretls_listen = 'tcp:127.0.0.1:8461'", "f.toml:2: delivery.requiretls_listen: tcp:127.0.0.1:8461 is listed in socketmap.listen already")
+	bad("[delivery]\nport = 0", "f.toml:2: delivery.port: 0 is no port")
+	bad("[delivery]\ndeadline = '10m'", "f.toml:2: delivery.deadline: 10m0s is not between 1s and 9m55s")
+	bad("[delivery]\ndeadline = 'soon'", "f.toml:2: delivery.deadline: ")
+	bad("[delivery]\nmax_message = 1000", "f.toml:2: delivery.max_message: 1000 is less than")
+	bad("[delivery]\nhostname = 'mail'", `f.toml:2: delivery.hostname: "mail" is no host name with a domain`)
+	bad("[delivery]\nca_file = '/nonexistent/ca.pem'", "f.toml:2: delivery.ca_file: open /nonexistent/ca.pem")
+	bad("[delivery]\nnexthop = 'inet: 127.0.0.1'", "f.toml:2: delivery.nexthop: ")
+	bad("[delivery]\nfor = ['tls']", `f.toml:2: delivery.for: "tls" is neither mixed, dane, sts, unusable-tlsa nor a domain`)
+	bad("[delivery]\nlocal_domains = ['localhost']", `f.toml:2: delivery.local_domains: "localhost" is no domain`)
+	bad("[delivery]\nlocal_relay = '127.0.0.1:10025'", "f.toml:2: delivery.local_relay: ")
+	bad("[[delivery.route]]\ndomain = 'x'\nnexthop = 'a.example'", `f.toml:2: delivery.route.1.domain: "x" is neither a domain nor *`)
+	bad("[[delivery.route]]\ndomain = '*'\nnexthop = ''", `f.toml:3: delivery.route.1.nexthop: "" is not host`)
+	bad("[[delivery.route]]\ndomain = '*'\nnexthop = 'a.example'\n[[delivery.route]]\ndomain = '*'\nnexthop = 'b.example'", `f.toml:5: delivery.route.2.domain: "*" has a route already`)
 
 	c := good("[dns]\nservers = ['127.0.0.1', '::1', '[2001:db8::1]:5353', '192.0.2.1:5353']\ntrust_ad = 'always'\nself_test = false\nself_test_bogus = ''")
 	if diff := cmp.Diff([]string{"127.0.0.1:53", "[::1]:53", "[2001:db8::1]:5353", "192.0.2.1:5353"}, c.Resolvers()); diff != "" {
@@ -244,6 +268,40 @@ func FuzzDecode(f *testing.F) {
 			if _, err := l.Endpoints(); err != nil {
 				t.Errorf("accepted, but %v", err)
 			}
+		}
+	})
+}
+
+func TestFallback(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		want policy.Fallback
+	}{
+		{"", policy.Fallback{Mixed: true}},
+		{"host.dane = false", policy.Fallback{Mixed: true, DANE: true}},
+		{"[delivery]\nfor = ['sts', 'unusable-tlsa', 'Chosen.Example', '.Below.example']\nlocal_domains = ['Own.example']",
+			policy.Fallback{STS: true, Unusable: true, Domains: []string{"chosen.example", ".below.example"}, Local: []string{"own.example"}}},
+	} {
+		conf, err := config.Decode("f.toml", c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(&c.want, conf.Fallback()); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", c.text, diff)
+		}
+	}
+}
+
+func TestListenersOfLMTP(t *testing.T) {
+	t.Run("SMTP-126 LMTP is never on port 25", func(t *testing.T) {
+		for _, key := range []string{"listen", "requiretls_listen", "relaxed_listen"} {
+			_, err := config.Decode("f.toml", "[delivery]\n"+key+" = 'tcp:127.0.0.1:25'")
+			if err == nil || !strings.Contains(err.Error(), "port 25") {
+				t.Errorf("%s: %v", key, err)
+			}
+		}
+		if _, err := config.Decode("f.toml", "socketmap.listen = 'tcp:127.0.0.1:25'"); err != nil {
+			t.Errorf("a socketmap may be anywhere: %v", err)
 		}
 	})
 }

@@ -19,7 +19,7 @@ import (
 
 const (
 	maxFile  = 1 << 20  // of the configuration, which people write
-	maxRoots = 16 << 20 // of sts.ca_file; all authorities of a system take 0.3 MiB
+	maxRoots = 16 << 20 // of a file of authorities; all of a system take 0.3 MiB
 )
 
 // Load reads the named file or, with "", the default file if there is one, and
@@ -135,6 +135,12 @@ func (c *Config) check(f *tomlfile.File) error {
 	if c.Log.Format != "text" && c.Log.Format != "json" {
 		return f.Error("log.format", "%q is neither text nor json", c.Log.Format)
 	}
+	if err := c.checkMilter(f); err != nil {
+		return err
+	}
+	if err := c.checkDelivery(f); err != nil {
+		return err
+	}
 	return c.checkListeners(f)
 }
 
@@ -164,36 +170,53 @@ func (c *Config) checkSelfTest(f *tomlfile.File) error {
 
 func (c *Config) checkListeners(f *tomlfile.File) error {
 	seen := map[Endpoint]string{}
-	for _, door := range []struct {
-		key    string
-		listen Listen
-		mode   string
-	}{
-		{"socketmap", c.Socketmap.Listen, c.Socketmap.Mode},
-		{"exim", c.Exim.Listen, c.Exim.Mode},
-		{"control", c.Control.Listen, "0600"},
-		{"http", c.HTTP.Listen, "0600"},
-	} {
-		key := door.key + ".listen"
-		endpoints, err := door.listen.Endpoints()
+	for _, s := range c.Sections() {
+		endpoints, err := s.Listen.Endpoints()
 		if err != nil {
-			return f.Error(key, "%v", err)
+			return f.Error(s.Key, "%v", err)
 		}
 		for _, e := range endpoints {
-			if door.key == "control" && e.Network != "unix" {
-				return f.Error(key, "%s: the control socket must be a unix socket, since whoever reaches it may change policies", e)
-			}
 			_, port, _ := net.SplitHostPort(e.Address)
-			if other, ok := seen[e]; ok && port != "0" {
-				return f.Error(key, "%s is listed in %s already", e, other)
+			switch other, taken := seen[e]; {
+			case s.Name == "control" && e.Network != "unix":
+				return f.Error(s.Key, "%s: the control socket must be a unix socket, since whoever reaches it may change policies", e)
+			case strings.HasPrefix(s.Name, "delivery") && port == "25": // RFC 2033 §5
+				return f.Error(s.Key, "%s: LMTP must not be on port 25, which is for SMTP", e)
+			case taken && port != "0":
+				return f.Error(s.Key, "%s is listed in %s already", e, other)
 			}
-			seen[e] = key
+			seen[e] = s.Key
 		}
-		if _, err := ParseMode(door.mode); err != nil {
-			return f.Error(door.key+".mode", "%v", err)
+		if _, err := ParseMode(s.Mode); err != nil {
+			table, _, _ := strings.Cut(s.Key, ".")
+			return f.Error(table+".mode", "%v", err)
 		}
 	}
 	return nil
+}
+
+// Section is a listener as it is configured. Mode, owner and group are of its unix
+// sockets.
+type Section struct {
+	Name               string // of the listener, also for the service manager (FileDescriptorName=)
+	Key                string // in the file
+	Listen             Listen
+	Mode, Owner, Group string
+}
+
+// Sections are all listeners that there can be.
+func (c *Config) Sections() []Section {
+	d := &c.Delivery
+	return []Section{
+		{"control", "control.listen", c.Control.Listen, "0600", "", ""},
+		{"socketmap", "socketmap.listen", c.Socketmap.Listen, c.Socketmap.Mode, c.Socketmap.Owner, c.Socketmap.Group},
+		{"exim", "exim.listen", c.Exim.Listen, c.Exim.Mode, c.Exim.Owner, c.Exim.Group},
+		{"milter", "milter.listen", c.Milter.Listen, c.Milter.Mode, c.Milter.Owner, c.Milter.Group},
+		{"delivery", "delivery.listen", d.Listen, d.Mode, d.Owner, d.Group},
+		{"delivery-requiretls", "delivery.requiretls_listen", d.RequireTLSListen, d.Mode, d.Owner, d.Group},
+		{"delivery-relaxed", "delivery.relaxed_listen", d.RelaxedListen, d.Mode, d.Owner, d.Group},
+		{"http", "http.listen", c.HTTP.Listen, "0600", "", ""},
+	}
 }
 
 // ParseMode reads the octal permissions of a socket.
@@ -261,17 +284,19 @@ func (c *Config) FirstContact() (policy.FirstContact, error) {
 }
 
 // Roots are the authorities of sts.ca_file; nil for the system's.
-func (c *Config) Roots() (*x509.CertPool, error) {
-	if c.STS.CAFile == "" {
+func (c *Config) Roots() (*x509.CertPool, error) { return roots(c.STS.CAFile) }
+
+func roots(file string) (*x509.CertPool, error) {
+	if file == "" {
 		return nil, nil
 	}
-	pem, err := tomlfile.Read(c.STS.CAFile, maxRoots)
+	pem, err := tomlfile.Read(file, maxRoots)
 	if err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("no certificate in %s", c.STS.CAFile)
+		return nil, fmt.Errorf("no certificate in %s", file)
 	}
 	return pool, nil
 }

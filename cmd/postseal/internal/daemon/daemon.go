@@ -132,7 +132,19 @@ func (d *daemon) build(db *boltdb.DB) error {
 	d.log.Info("overrides read", keyRules, len(d.rules.List()))
 	d.socketmap = &socketmap.Server{Decider: d.engine, HostDANE: c.Host.DANE, Log: d.log}
 	d.exim = &exim.Server{Decider: d.engine, Host: exim.Host{DANE: c.Host.DANE}, Log: d.log}
+	if c.Delivers() {
+		d.route()
+	}
 	return nil
+}
+
+// route has the doors send mail to the delivery fallback.
+func (d *daemon) route() {
+	takes := d.config.Fallback()
+	d.socketmap.Delivery = &socketmap.Delivery{Takes: takes, NextHop: d.config.Delivery.NextHop}
+	own := *takes
+	own.Mixed = false // Exim does DANE host by host, beside MTA-STS
+	d.exim.Host.Fallback, d.exim.Host.Takes = true, &own
 }
 
 // Lookups makes the clients for DNS and for policies that a configuration asks for.
@@ -202,6 +214,9 @@ func (d *daemon) open(ctx context.Context, g *errgroup.Group) {
 		d.log.Info("listening", keySection, name, keyListen, d.doors.list(name))
 	}
 	d.warnExposed()
+	for _, w := range d.config.Warnings() {
+		d.log.Warn("the configuration is only half made", keyReason, w)
+	}
 }
 
 // warnExposed: there is no authentication in these protocols.

@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -26,47 +28,40 @@ type doors map[string][]net.Listener
 // for all that the section of that name lists.
 func openDoors(c *config.Config, files []*os.File) (doors, error) {
 	all := doors{}
-	if err := all.inherit(files); err != nil {
+	if err := all.inherit(c, files); err != nil {
 		all.close()
 		return nil, err
 	}
-	for _, section := range []struct {
-		name   string
-		listen config.Listen
-		permissions
-	}{
-		{"control", c.Control.Listen, permissions{mode: "0600"}},
-		{"socketmap", c.Socketmap.Listen, permissions{c.Socketmap.Mode, c.Socketmap.Owner, c.Socketmap.Group}},
-		{"exim", c.Exim.Listen, permissions{c.Exim.Mode, c.Exim.Owner, c.Exim.Group}},
-		{"http", c.HTTP.Listen, permissions{mode: "0600"}},
-	} {
-		if len(all[section.name]) > 0 {
+	for _, section := range c.Sections() {
+		if len(all[section.Name]) > 0 {
 			continue
 		}
-		endpoints, err := section.listen.Endpoints()
+		endpoints, err := section.Listen.Endpoints()
 		if err != nil {
 			all.close()
-			return nil, fmt.Errorf("%s.listen: %w", section.name, err)
+			return nil, fmt.Errorf("%s: %w", section.Key, err)
 		}
 		for _, e := range endpoints {
-			ln, err := open(e, section.permissions)
+			ln, err := open(e, permissions{section.Mode, section.Owner, section.Group})
 			if err != nil {
 				all.close()
-				return nil, fmt.Errorf("%s.listen: %w", section.name, err)
+				return nil, fmt.Errorf("%s: %w", section.Key, err)
 			}
-			all[section.name] = append(all[section.name], ln)
+			all[section.Name] = append(all[section.Name], ln)
 		}
 	}
 	return all, nil
 }
 
-func (all doors) inherit(files []*os.File) error {
+func (all doors) inherit(c *config.Config, files []*os.File) error {
+	var names []string
+	for _, s := range c.Sections() {
+		names = append(names, s.Name)
+	}
 	for _, f := range files {
 		name := f.Name()
-		switch name {
-		case "control", "socketmap", "exim", "http":
-		default:
-			return fmt.Errorf("socket %q of the service manager: FileDescriptorName must be socketmap, exim, control or http", name)
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("socket %q of the service manager: FileDescriptorName must be one of %s", name, strings.Join(names, ", "))
 		}
 		ln, err := net.FileListener(f) // a duplicate
 		f.Close()

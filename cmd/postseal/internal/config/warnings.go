@@ -1,0 +1,41 @@
+package config
+
+import "fmt"
+
+// Exposed are the listeners that other machines may reach, by the words of the
+// configuration: there is no authentication in these protocols.
+func (c *Config) Exposed() []string {
+	var list []string
+	for _, s := range c.Sections() {
+		endpoints, err := s.Listen.Endpoints()
+		if err != nil { // checked before
+			continue
+		}
+		for _, e := range endpoints {
+			if e.Exposed() {
+				list = append(list, e.String())
+			}
+		}
+	}
+	return list
+}
+
+// Warnings are settings that are possible but hardly meant, in words.
+func (c *Config) Warnings() []string {
+	var list []string
+	warn := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	d := &c.Delivery
+	if len(c.Milter.Listen) > 0 && len(d.RequireTLSListen) == 0 {
+		warn("milter.listen is set, but delivery.requiretls_listen is not: messages that require TLS have nowhere to go")
+	}
+	if len(c.Milter.Listen) > 0 && len(d.RelaxedListen) == 0 {
+		warn("milter.listen is set, but delivery.relaxed_listen is not: messages with TLS-Required: No have nowhere to go")
+	}
+	if c.Delivers() && len(d.LocalDomains) > 0 && d.LocalRelay == "" {
+		warn("delivery.local_domains is set, but delivery.local_relay is not: local recipients of tagged messages wait")
+	}
+	if d.LocalRelay != "" && len(d.LocalDomains) == 0 {
+		warn("delivery.local_relay is set, but delivery.local_domains is empty")
+	}
+	return list
+}
