@@ -25,7 +25,8 @@ func TestManual(t *testing.T) {
 		}
 	}
 	described := strings.Fields(items.String())
-	keys := regexp.MustCompile("`toml:\"([a-z_]+)").FindAllStringSubmatch(read("cmd/postseal/internal/config/config.go"), -1)
+	source := read("cmd/postseal/internal/config/config.go") + read("cmd/postseal/internal/config/mail.go")
+	keys := regexp.MustCompile("`toml:\"([a-z_]+)").FindAllStringSubmatch(source, -1)
 	if len(keys) < 10 {
 		t.Fatalf("only %d keys found in the configuration's source", len(keys))
 	}
