@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,59 +15,28 @@ import (
 
 // daemon is the program under test, with a state folder and a config of its own.
 type daemon struct {
-	name    string
-	binary  string
-	folder  string
-	config  string // path of the TOML file
-	mapping string // address of its TCP socketmap
-	exim    string // address of its listener for Exim
+	name      string
+	binary    string
+	folder    string
+	config    string   // path of the TOML file
+	resolver  string   // address of its name server
+	authority string   // PEM file
+	address   string   // of its TCP listeners
+	mapping   string   // address of its TCP socketmap
+	exim      string   // address of its listener for Exim
+	folders   []string // of the mail servers, for its unix sockets
+
+	localRelay string // address of the milter-free smtpd for local recipients; "": none
 
 	process *process
 }
 
 // newDaemon writes the config; start launches the program.
-func newDaemon(work, binary, name, resolver, address string, sockets []string) (*daemon, error) {
-	d := &daemon{name: name, binary: binary, folder: filepath.Join(work, name), mapping: address + ":8461", exim: address + ":8464"}
+func newDaemon(work, binary, name, resolver, address string, folders []string) (*daemon, error) {
+	d := &daemon{name: name, binary: binary, folder: filepath.Join(work, name), resolver: resolver, folders: folders,
+		authority: filepath.Join(work, "ca.pem"), address: address, mapping: address + ":8461", exim: address + ":8464"}
 	d.config = filepath.Join(d.folder, "postseal.toml")
-	if err := os.MkdirAll(filepath.Join(d.folder, "state"), 0o755); err != nil {
-		return nil, err
-	}
-	listen := []string{strconv.Quote("tcp:" + d.mapping)}
-	for _, path := range sockets {
-		listen = append(listen, strconv.Quote("unix:"+path))
-	}
-	text := fmt.Sprintf(`# written by the lab
-state_dir = %q
-
-[host]
-dane = true
-
-[dns]
-servers = [%q]
-trust_ad = "auto"
-self_test_signed = ["one.selftest.%[3]s", "two.selftest.%[3]s"]
-self_test_unsigned = "one.selftest.%[4]s"
-self_test_bogus = "bogus.selftest.%[3]s"
-
-[sts]
-ca_file = %[5]q
-allow_private_addresses = true
-
-[socketmap]
-listen = [%[6]s]
-mode = "0666" # Postfix asks as the user postfix
-
-[control]
-listen = ["unix:%[7]s"]
-
-[http]
-listen = []
-
-[exim]
-listen = ["tcp:%[8]s"]
-`, filepath.Join(d.folder, "state"), resolver+":53", signed, plain, filepath.Join(work, "ca.pem"),
-		strings.Join(listen, ", "), filepath.Join(d.folder, "control.sock"), d.exim)
-	return d, os.WriteFile(d.config, []byte(text), 0o644)
+	return d, d.configure()
 }
 
 // start launches the daemon and waits until it answers.
@@ -84,6 +52,16 @@ func (d *daemon) start(ctx context.Context) (err error) {
 		_, err := d.ask("postfix", ".test") // a parent domain: answered at once, without DNS
 		return err
 	})
+}
+
+// restart ends the daemon, if it runs, and starts it with the config as it is
+// now.
+func (d *daemon) restart(ctx context.Context) error {
+	d.process.stop()
+	if err := d.configure(); err != nil {
+		return err
+	}
+	return d.start(ctx)
 }
 
 // command runs a subcommand against the running daemon.

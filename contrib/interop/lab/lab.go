@@ -56,10 +56,17 @@ func (l *lab) startRemote(ctx context.Context) error {
 		if err := ca.write(filepath.Join(l.work, suite, "etc/ssl/postseal-lab-ca.pem")); err != nil {
 			return err
 		}
+		server, err := ca.issue(suite+".lab.test", good)
+		if err != nil {
+			return err
+		}
+		if err := writeServer(server, filepath.Join(l.work, suite, "etc/ssl/postseal-lab-server.pem")); err != nil {
+			return err
+		}
 	}
 	for n, s := range scenarios {
 		for i, m := range s.mx {
-			k := &sink{name: s.host(i), address: fmt.Sprintf("127.1.%d.%d", n+1, i+1), noTLS: m.cert == noTLS, authority: spkiHash(ca.cert)}
+			k := &sink{name: s.host(i), address: fmt.Sprintf("127.1.%d.%d", n+1, i+1), mx: m, authority: spkiHash(ca.cert)}
 			if k.cert, err = ca.issue(k.name, m.cert); err != nil {
 				return err
 			}
@@ -81,9 +88,9 @@ func (l *lab) startRemote(ctx context.Context) error {
 
 // startLocal brings up the site that sends mail: the daemon and its Postfixes.
 func (l *lab) startLocal(ctx context.Context) error {
-	var sockets []string
+	var folders []string
 	for i, suite := range l.suites {
-		p, err := newPostfix(ctx, l.work, l.folder, suite, i+1)
+		p, err := newPostfix(ctx, l.options, l.folder, suite, i+1)
 		if err != nil && suite != moving {
 			return fmt.Errorf("postfix of %s: %w", suite, err)
 		}
@@ -92,10 +99,10 @@ func (l *lab) startLocal(ctx context.Context) error {
 			continue
 		}
 		l.postfixes = append(l.postfixes, p)
-		sockets = append(sockets, filepath.Join(p.socketFolder(), "map.sock"))
+		folders = append(folders, p.socketFolder())
 	}
 	var err error
-	if l.daemon, err = newDaemon(l.folder, l.postseal, "daemon", validating, "127.0.0.1", sockets); err != nil {
+	if l.daemon, err = newDaemon(l.folder, l.postseal, "daemon", validating, daemonAddress, folders); err != nil {
 		return err
 	}
 	return l.daemon.start(ctx)

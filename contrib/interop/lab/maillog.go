@@ -14,6 +14,7 @@ type maillog struct{ path string }
 // delivery is one attempt to deliver to one recipient, as the log tells it.
 type delivery struct {
 	recipient string
+	agent     string // the program: smtp, lmtp, error
 	queueID   string
 	dsn       string
 	status    string // "sent", "deferred", "bounced"
@@ -22,7 +23,7 @@ type delivery struct {
 }
 
 var (
-	logLine    = regexp.MustCompile(`postfix/(?:\w+/)?(?:smtp|error)\[(\d+)\]: (.*)`)
+	logLine    = regexp.MustCompile(`postfix/(?:[\w-]+/)?(smtp|lmtp|virtual|discard|error)\[(\d+)\]: (.*)`)
 	statusLine = regexp.MustCompile(`^([0-9A-Za-z]+): to=<([^>]*)>, .*dsn=([0-9.]+), status=(\w+) \((.*)\)$`)
 	tlsLine    = regexp.MustCompile(`(\w+) TLS connection established to`)
 )
@@ -51,14 +52,14 @@ func attempts(log, recipient string) []delivery {
 		if l == nil {
 			continue
 		}
-		pid, text := l[1], l[2]
+		agent, pid, text := l[1], l[2], l[3]
 		open[pid] = append(open[pid], text)
 		s := statusLine.FindStringSubmatch(text)
 		if s == nil {
 			continue
 		}
 		if s[2] == recipient {
-			found = append(found, delivery{queueID: s[1], recipient: s[2], dsn: s[3], status: s[4], text: s[5], lines: open[pid]})
+			found = append(found, delivery{agent: agent, queueID: s[1], recipient: s[2], dsn: s[3], status: s[4], text: s[5], lines: open[pid]})
 		}
 		delete(open, pid)
 	}
@@ -66,9 +67,13 @@ func attempts(log, recipient string) []delivery {
 }
 
 // tls is the log's word for the last TLS session of the attempt: Verified,
-// Trusted, Untrusted or Anonymous; "" if there was none.
+// Trusted, Untrusted or Anonymous; "plaintext" if there was none, and
+// "fallback" if the daemon delivered, of whose sessions the log knows nothing.
 func (d delivery) tls() string {
-	word := ""
+	if d.agent == "lmtp" {
+		return "fallback"
+	}
+	word := "plaintext"
 	for _, line := range d.lines {
 		if t := tlsLine.FindStringSubmatch(line); t != nil {
 			word = t[1]

@@ -25,13 +25,18 @@ import (
 	"time"
 )
 
-// whole bounds a run: a healthy one takes about a minute.
-const whole = 10 * time.Minute
+// A healthy run takes a few minutes, and a few seconds more for each kill.
+const (
+	whole   = 15 * time.Minute
+	perKill = 10 * time.Second
+)
 
 func main() {
 	var o options
 	flag.StringVar(&o.work, "work", "", "`folder` with the chroots")
 	flag.StringVar(&o.postseal, "postseal", "", "the daemon's `binary`")
+	flag.StringVar(&o.contrib, "contrib", "", "`folder` with the configurations that administrators include")
+	flag.IntVar(&o.kills, "kills", 20, "how often the daemon is killed in the story of that name")
 	flag.BoolVar(&o.keep, "keep", false, "when done, keep everything running until interrupted")
 	suites := flag.String("suites", "bookworm,trixie", "comma-separated chroots")
 	flag.Parse()
@@ -52,6 +57,8 @@ func main() {
 type options struct {
 	work     string
 	postseal string
+	contrib  string
+	kills    int
 	suites   []string
 	only     []string
 	keep     bool
@@ -70,7 +77,7 @@ func (o options) wants(name string) bool {
 // run is the whole lab from start to end. It reports whether anything that
 // gates has failed; an error means that the lab itself is broken.
 func run(ctx context.Context, o options) (failed bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, whole)
+	ctx, cancel := context.WithTimeout(ctx, whole+time.Duration(o.kills)*perKill)
 	defer cancel()
 	l, err := start(ctx, o)
 	if err != nil {

@@ -26,8 +26,9 @@ const (
 
 // mx is one MX host. Each has an address, a key and an SMTP server of its own.
 type mx struct {
-	cert cert
-	tlsa tlsa
+	cert       cert
+	tlsa       tlsa
+	requireTLS bool // offers REQUIRETLS (RFC 8689)
 }
 
 // cert is what a server shows, as SMTP or policy host.
@@ -39,6 +40,7 @@ const (
 	selfSigned cert = "self-signed"
 	wrongName  cert = "wrong name"
 	noTLS      cert = "no STARTTLS"
+	absent     cert = "nobody listens"
 )
 
 // tlsa is what is published at _25._tcp of an MX host.
@@ -64,7 +66,7 @@ type sts struct {
 // outcome is what Postfix's log and the MX hosts must show.
 type outcome struct {
 	status  string // "sent" or "deferred"
-	tls     string // the log's word for the session: Verified, Trusted, Untrusted; "plaintext"
+	tls     string // the log's word for the session: Verified, Trusted, Untrusted; "plaintext"; "fallback", through the daemon
 	log     string // regular expression that a line of the delivery matches
 	contact bool   // an MX host saw a connection
 }

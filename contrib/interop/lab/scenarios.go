@@ -11,20 +11,20 @@ var scenarios = []scenario{
 	{name: "none-signed", zone: signed, mx: []mx{{cert: good}}, answer: "NOTFOUND", want: sentOver("Trusted")},
 
 	// DANE: the TLSA records decide, the certificate's name, date and issuer do not (RFC 7672 §3.1).
-	{name: "dane", zone: signed, mx: []mx{{selfSigned, ee}}, answer: "OK dane-only", want: sentOver("Verified")},
-	{name: "dane-expired", zone: signed, mx: []mx{{expired, ee}}, answer: "OK dane-only", want: sentOver("Verified")},
-	{name: "dane-ta", zone: signed, mx: []mx{{good, ta}}, answer: "OK dane-only", want: sentOver("Verified")},
-	{name: "dane-ta-wrongname", zone: signed, mx: []mx{{wrongName, ta}}, answer: "OK dane-only", want: refused("hostname mismatch")},
-	{name: "dane-mismatch", zone: signed, mx: []mx{{good, mismatch}}, answer: "OK dane-only", want: refused("no matching DANE TLSA records")},
-	{name: "dane-nostarttls", zone: signed, mx: []mx{{noTLS, ee}}, answer: "OK dane-only", want: refused("TLS is required, but was not offered")},
-	{name: "dane-failover", zone: signed, mx: []mx{{good, mismatch}, {selfSigned, ee}}, answer: "OK dane-only", want: sentOver("Verified")},
-	{name: "dane-unusable", zone: signed, mx: []mx{{selfSigned, unusable}}, answer: "OK dane", want: sentOver("Untrusted")},
-	{name: "dane-partial", zone: signed, mx: []mx{{selfSigned, ee}, {cert: good}}, answer: "OK dane", want: sentOver("Verified")},
+	{name: "dane", zone: signed, mx: []mx{{cert: selfSigned, tlsa: ee}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "dane-expired", zone: signed, mx: []mx{{cert: expired, tlsa: ee}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "dane-ta", zone: signed, mx: []mx{{cert: good, tlsa: ta}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "dane-ta-wrongname", zone: signed, mx: []mx{{cert: wrongName, tlsa: ta}}, answer: "OK dane-only", want: refused("hostname mismatch")},
+	{name: "dane-mismatch", zone: signed, mx: []mx{{cert: good, tlsa: mismatch}}, answer: "OK dane-only", want: refused("no matching DANE TLSA records")},
+	{name: "dane-nostarttls", zone: signed, mx: []mx{{cert: noTLS, tlsa: ee}}, answer: "OK dane-only", want: refused("TLS is required, but was not offered")},
+	{name: "dane-failover", zone: signed, mx: []mx{{cert: good, tlsa: mismatch}, {cert: selfSigned, tlsa: ee}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "dane-unusable", zone: signed, mx: []mx{{cert: selfSigned, tlsa: unusable}}, answer: "OK dane", want: sentOver("Untrusted")},
+	{name: "dane-partial", zone: signed, mx: []mx{{cert: selfSigned, tlsa: ee}, {cert: good}}, answer: "OK dane", want: sentOver("Verified")},
 
 	// DNS that cannot be believed: mail waits, and the log says why (RFC 7672 §2.1.2).
-	{name: "tlsa-bogus", zone: signed, mx: []mx{{good, bogus}}, answer: "TEMP", want: held(ourWords)},
-	{name: "tlsa-dead", zone: signed, mx: []mx{{good, dead}}, answer: "TEMP", want: held(ourWords)},
-	{name: "mx-bogus", zone: signed, mx: []mx{{good, ee}}, badMX: true, answer: "TEMP", want: held("Name service error|Host or domain name not found")},
+	{name: "tlsa-bogus", zone: signed, mx: []mx{{cert: good, tlsa: bogus}}, answer: "TEMP", want: held(ourWords)},
+	{name: "tlsa-dead", zone: signed, mx: []mx{{cert: good, tlsa: dead}}, answer: "TEMP", want: held(ourWords)},
+	{name: "mx-bogus", zone: signed, mx: []mx{{cert: good, tlsa: ee}}, badMX: true, answer: "TEMP", want: held("Name service error|Host or domain name not found")},
 
 	// MTA-STS: a listed MX host with a certificate for its name (RFC 8461 §4).
 	{name: "sts", zone: plain, mx: []mx{{cert: good}}, sts: enforce(), answer: "OK secure match=mx1.{D} servername=hostname", want: sentOver("Verified")},
@@ -40,10 +40,31 @@ var scenarios = []scenario{
 	{name: "sts-unproven", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "enforce", cert: selfSigned}, answer: "NOTFOUND", want: sentOver("Untrusted")},
 
 	// Both: DANE is never overridden, and MTA-STS fills its gaps (RFC 8461 §2).
-	{name: "both", zone: signed, mx: []mx{{selfSigned, ee}}, sts: enforce(), answer: "OK dane-only", want: sentOver("Verified")},
-	{name: "both-mismatch", zone: signed, mx: []mx{{good, mismatch}}, sts: enforce(), answer: "OK dane-only", want: refused("no matching DANE TLSA records")},
-	{name: "both-partial", zone: signed, mx: []mx{{good, ee}, {cert: good}}, sts: enforce(), answer: "OK secure match=mx1.{D}:mx2.{D} servername=hostname", want: sentOver("Verified")},
-	{name: "both-unusable", zone: signed, mx: []mx{{good, unusable}}, sts: enforce(), answer: "OK secure", want: sentOver("Verified")},
+	{name: "both", zone: signed, mx: []mx{{cert: selfSigned, tlsa: ee}}, sts: enforce(), answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "both-mismatch", zone: signed, mx: []mx{{cert: good, tlsa: mismatch}}, sts: enforce(), answer: "OK dane-only", want: refused("no matching DANE TLSA records")},
+	{name: "both-partial", zone: signed, mx: []mx{{cert: good, tlsa: ee}, {cert: good}}, sts: enforce(), answer: "OK secure match=mx1.{D}:mx2.{D} servername=hostname", want: sentOver("fallback")},
+	{name: "both-unusable", zone: signed, mx: []mx{{cert: good, tlsa: unusable}}, sts: enforce(), answer: "OK secure", want: sentOver("Verified")},
+
+	// Domains that offer REQUIRETLS, or fail it in each of its ways (RFC 8689 §4.2.1).
+	{name: "rt-dane", zone: signed, mx: []mx{{selfSigned, ee, true}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "rt-sts", zone: plain, mx: []mx{{cert: good, requireTLS: true}}, sts: enforce(), answer: "OK secure", want: sentOver("Verified")},
+	{name: "rt-silent", zone: signed, mx: []mx{{cert: selfSigned, tlsa: ee}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "rt-second", zone: signed, mx: []mx{{cert: selfSigned, tlsa: ee}, {selfSigned, ee, true}}, answer: "OK dane-only", want: sentOver("Verified")},
+	{name: "rt-stranger", zone: signed, mx: []mx{{cert: selfSigned, requireTLS: true}}, answer: "NOTFOUND", want: sentOver("Untrusted")},
+	{name: "rt-plaintext", zone: signed, mx: []mx{{cert: noTLS}}, answer: "NOTFOUND", want: sentOver("plaintext")},
+	{name: "rt-unproven", zone: plain, mx: []mx{{cert: good, requireTLS: true}}, answer: "NOTFOUND", want: sentOver("Trusted")},
+	{name: "rt-gone", zone: signed, mx: []mx{{absent, ee, true}}, answer: "OK dane-only", want: held("Connection refused")},
+
+	// Mixed sets of MX hosts, one with TLSA and one without, and MTA-STS: no level of
+	// Postfix can say that, so the map transport sends them through the daemon.
+	{name: "mixed", zone: signed, mx: []mx{{cert: selfSigned, tlsa: ee}, {cert: good}}, sts: enforce(), answer: "OK secure", want: sentOver("fallback")},
+	{name: "mixed-pkix", zone: signed, mx: []mx{{cert: good, tlsa: mismatch}, {cert: good}}, sts: enforce(), answer: "OK secure", want: sentOver("fallback")},
+	{name: "mixed-dane", zone: signed, mx: []mx{{cert: selfSigned}, {cert: selfSigned, tlsa: ee}}, sts: enforce(), answer: "OK secure", want: sentOver("fallback")},
+	{name: "mixed-broken", zone: signed, mx: []mx{{cert: good, tlsa: mismatch}, {cert: selfSigned}}, sts: enforce(), answer: "OK secure", want: refused("not delivered")},
+
+	// For many messages: through Postfix's own smtp(8), and through the daemon.
+	{name: "bulk", zone: plain, mx: []mx{{cert: good}}, answer: "NOTFOUND", want: sentOver("Trusted")},
+	{name: "bulk-fallback", zone: plain, mx: []mx{{cert: good}}, answer: "NOTFOUND", want: sentOver("fallback")},
 
 	// Domains that the stories change.
 	{name: "withdrawn", zone: plain, mx: []mx{{cert: expired}}, sts: enforce(), answer: "OK secure", want: refused("certificate has expired")},
