@@ -203,18 +203,21 @@ func isControl(r rune) bool { return r != '\t' && unicode.IsControl(r) }
 
 // Answer is what one map says.
 type Answer struct {
-	Map  string // "postfix", "postfix-tlsrpt", "sts"
+	Map  string // "postfix", "postfix-tlsrpt", "sts"; "transport" if there is a delivery fallback
 	Text string // the reply without its netstring: "NOTFOUND ", "OK dane-only", …
 }
 
 // Answers returns what the maps with a dialect of their own answer for d; the
-// others answer as one of these (QUERY, QUERYwithTLSRPT) or not from decisions.
-// hostDANE is [Server.HostDANE].
-func Answers(d *policy.Decision, hostDANE bool) []Answer {
+// others answer as one of these (QUERY, QUERYwithTLSRPT, mailertable) or not from
+// decisions. Of s only what it knows of the mail server counts.
+func (s *Server) Answers(d *policy.Decision) []Answer {
 	var list []Answer
 	for _, m := range []mapID{mapPostfix, mapPostfixTLSRPT, mapSTS} {
-		text, _ := appendDecision(nil, d, maps[m].dialect, hostDANE)
+		text, _ := appendDecision(nil, d, maps[m].dialect, s.HostDANE)
 		list = append(list, Answer{Map: maps[m].name, Text: string(text)})
+	}
+	if s.Delivery != nil && s.Delivery.NextHop != "" {
+		list = append(list, Answer{Map: maps[mapTransport].name, Text: string(s.Delivery.appendRoute(nil, mapTransport, d))})
 	}
 	return list
 }

@@ -86,7 +86,7 @@ func TestAnswers(t *testing.T) {
 	for _, name := range names {
 		for _, host := range []bool{true, false} {
 			s := &socketmap.Server{HostDANE: host, Decider: &oracle{cached: map[string]*policy.Decision{"example.com": all[name]}}}
-			list := socketmap.Answers(all[name], host)
+			list := s.Answers(all[name])
 			if len(list) != 3 {
 				t.Fatal(list)
 			}
@@ -428,12 +428,12 @@ func FuzzAnswer(f *testing.F) {
 		d := decision("example.com", policy.Level(level%8))
 		d.Reason = reason
 		d.STS = &mtasts.Policy{Mode: mtasts.Enforce, MX: []string{mx1, mx2, strings.ToLower(mx1)}, Text: text}
-		for _, a := range socketmap.Answers(d, host) {
+		for _, a := range (&socketmap.Server{HostDANE: host}).Answers(d) {
 			checkAnswer(t, d, a)
 		}
 		if p, _, err := mtasts.ParsePolicy(text); err == nil {
 			d.STS = p
-			for _, a := range socketmap.Answers(d, host) {
+			for _, a := range (&socketmap.Server{HostDANE: host}).Answers(d) {
 				checkAnswer(t, d, a)
 			}
 		}

@@ -89,6 +89,16 @@ func TestRoutesWithoutFallback(t *testing.T) {
 	}
 }
 
+func TestRoutesAreExplained(t *testing.T) {
+	s, o := routes(t)
+	for domain, want := range map[string]string{"mixed.example": "OK postseal:unix:postseal/lmtp.sock", "example.com": "NOTFOUND "} {
+		list := s.Answers(o.cached[domain])
+		if last := list[len(list)-1]; len(list) != 4 || last.Map != "transport" || last.Text != want {
+			t.Errorf("%s: %v", domain, list)
+		}
+	}
+}
+
 func TestRequireTLSMap(t *testing.T) {
 	o := newOracle(t)
 	o.overrides["relaxed.example"] = &policy.Override{Domain: "relaxed.example", RequireTLS: "opportunistic"}

@@ -111,7 +111,7 @@ func alone(ctx context.Context, c *cli.Context, dest policy.Destination) (*contr
 	g.Go(func() { dns.Run(running) })    // the self-test, as far as it gets meanwhile
 	g.Go(func() { engine.Run(running) }) // without a database there is nothing to fail
 	t := engine.Explain(ctx, dest, true)
-	x := control.NewExplanation(t, dns.Validation(), cfg.Host.DANE)
+	x := control.NewExplanation(t, dns.Validation(), daemon.Maps(cfg))
 	stop()
 	g.Wait()
 	return x, nil

@@ -9,6 +9,7 @@ import (
 	"postseal/policy"
 	"postseal/policy/dnssec/dnstest"
 	"postseal/policy/mtasts/ststest"
+	"postseal/socketmap"
 )
 
 const bothZone = `
@@ -40,7 +41,7 @@ func TestExplanationShowsEveryStep(t *testing.T) {
 		t.Fatal(err)
 	}
 	trail := engine.Explain(t.Context(), dest, false)
-	text := string(render(control.NewExplanation(trail, dns.Validation(), true)))
+	text := string(render(control.NewExplanation(trail, dns.Validation(), &socketmap.Server{HostDANE: true})))
 	for _, want := range []string{
 		"decision    sts, by the rule: DANE partial, STS enforce\n",
 		"DANE        partial, MX answer authenticated\n",

@@ -23,6 +23,7 @@ import (
 	"postseal/policy"
 	"postseal/policy/dnssec/dnstest"
 	"postseal/policy/mtasts"
+	"postseal/socketmap"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -50,7 +51,7 @@ func newServer(t *testing.T) *control.Server {
 		}
 	})
 	return &control.Server{
-		Engine: engine, HostDANE: true,
+		Engine: engine, Answers: &socketmap.Server{HostDANE: true},
 		Rules:  &overrides.Store{Path: filepath.Join(t.TempDir(), "overrides.toml"), Apply: engine.SetOverrides},
 		Status: func() control.Status { return control.Status{FailingDomains: []string{"failing.test"}} },
 		Reload: func(context.Context) (control.Reloaded, error) {

@@ -84,8 +84,8 @@ type Step struct {
 	Text  string  `json:"text"`
 }
 
-// NewExplanation puts a trail into words. hostDANE is host.dane.
-func NewExplanation(t *policy.Trail, v dnssec.Validation, hostDANE bool) *Explanation {
+// NewExplanation puts a trail into words. answers tells what is answered.
+func NewExplanation(t *policy.Trail, v dnssec.Validation, answers *socketmap.Server) *Explanation {
 	d := t.Decision
 	x := &Explanation{
 		Destination: d.Destination.String(), Level: d.Level.String(), Rule: d.Rule, Reason: d.Reason,
@@ -109,7 +109,7 @@ func NewExplanation(t *policy.Trail, v dnssec.Validation, hostDANE bool) *Explan
 			x.DANE.Hosts = append(x.DANE.Hosts, newHost(&d.Plan.Hosts[i], d))
 		}
 	}
-	for _, a := range socketmap.Answers(d, hostDANE) {
+	for _, a := range answers.Answers(d) {
 		x.Answers = append(x.Answers, Answer{a.Map, a.Text})
 	}
 	for _, s := range t.Steps {

@@ -11,16 +11,17 @@ import (
 
 	"postseal/cmd/postseal/internal/overrides"
 	"postseal/policy"
+	"postseal/socketmap"
 )
 
 // Server answers for the daemon. All fields must be set.
 type Server struct {
-	Engine   *policy.Engine
-	HostDANE bool // host.dane
-	Rules    *overrides.Store
-	Status   func() Status
-	Reload   func(context.Context) (Reloaded, error)
-	Log      *slog.Logger
+	Engine  *policy.Engine
+	Answers *socketmap.Server // tells what the mail server is answered
+	Rules   *overrides.Store
+	Status  func() Status
+	Reload  func(context.Context) (Reloaded, error)
+	Log     *slog.Logger
 }
 
 // Handler is what the control socket serves.
@@ -86,7 +87,7 @@ func (s *Server) lookUp(w http.ResponseWriter, r *http.Request, fresh bool) {
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
 	t := s.Engine.Explain(ctx, dest, fresh)
-	x := NewExplanation(t, s.Engine.Status().Validation, s.HostDANE)
+	x := NewExplanation(t, s.Engine.Status().Validation, s.Answers)
 	x.Daemon = true
 	answer(w, x)
 }

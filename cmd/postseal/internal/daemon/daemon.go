@@ -130,21 +130,24 @@ func (d *daemon) build(db *boltdb.DB) error {
 		return err
 	}
 	d.log.Info("overrides read", keyRules, len(d.rules.List()))
-	d.socketmap = &socketmap.Server{Decider: d.engine, HostDANE: c.Host.DANE, Log: d.log}
+	d.socketmap = Maps(c)
+	d.socketmap.Decider, d.socketmap.Log = d.engine, d.log
 	d.exim = &exim.Server{Decider: d.engine, Host: exim.Host{DANE: c.Host.DANE}, Log: d.log}
 	if c.Delivers() {
-		d.route()
+		takes := c.Fallback()
+		takes.Mixed = false // Exim does DANE host by host, beside MTA-STS
+		d.exim.Host.Fallback, d.exim.Host.Takes = true, takes
 	}
 	return nil
 }
 
-// route has the doors send mail to the delivery fallback.
-func (d *daemon) route() {
-	takes := d.config.Fallback()
-	d.socketmap.Delivery = &socketmap.Delivery{Takes: takes, NextHop: d.config.Delivery.NextHop}
-	own := *takes
-	own.Mixed = false // Exim does DANE host by host, beside MTA-STS
-	d.exim.Host.Fallback, d.exim.Host.Takes = true, &own
+// Maps are the maps that a configuration asks for, still without decisions.
+func Maps(c *config.Config) *socketmap.Server {
+	s := &socketmap.Server{HostDANE: c.Host.DANE}
+	if c.Delivers() {
+		s.Delivery = &socketmap.Delivery{Takes: c.Fallback(), NextHop: c.Delivery.NextHop}
+	}
+	return s
 }
 
 // Lookups makes the clients for DNS and for policies that a configuration asks for.
@@ -290,5 +293,5 @@ func (d *daemon) drain(drained <-chan error, stopLookups func()) error {
 }
 
 func (d *daemon) control() *control.Server {
-	return &control.Server{Engine: d.engine, HostDANE: d.config.Host.DANE, Rules: d.rules, Status: d.status, Reload: d.askReload, Log: d.log}
+	return &control.Server{Engine: d.engine, Answers: d.socketmap, Rules: d.rules, Status: d.status, Reload: d.askReload, Log: d.log}
 }
