@@ -17,7 +17,11 @@ func TestList(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, complaint := range compare(l, files) {
+	lab, err := scanLab(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, complaint := range compare(l, files, lab) {
 		t.Error(complaint)
 	}
 	t.Log(l.summary())
@@ -78,6 +82,7 @@ func TestParseItem(t *testing.T) {
 	good("STS-001 | test | policy TestTable/STS-001, policy/mtasts TestFetch | a title")
 	good("STS-001 | test+step2 | policy TestTable/STS-001; then delivery | a title")
 	good("STS-001 | step3 | sessions | a title")
+	good("STS-001 | lab | outage, sts-expired | a title")
 	good("STS-001 | n/a | the RFC leaves it open | a title")
 
 	bad("STS-1 | n/a | why | a title")                         // three digits
@@ -85,6 +90,7 @@ func TestParseItem(t *testing.T) {
 	bad("STS-001 | done | policy TestTable | a title")         // no such state
 	bad("STS-001 | step6 | policy | a title")                  // no such step
 	bad("STS-001 | n/a | | a title")                           // no reason
+	bad("STS-001 | lab | | a title")                           // no story
 	bad("STS-001 | step2 | | a title")                         // no part
 	bad("STS-001 | test | | a title")                          // no test
 	bad("STS-001 | test+step2 | policy TestTable | a title")   // no part

@@ -23,9 +23,9 @@ const maxTitle = 80
 // An item is one requirement.
 type item struct {
 	id    string
-	state string      // test, step1 to step5, n/a, or test+stepN: held in part, the rest later
+	state string      // test, lab, step1 to step5, n/a, or test+stepN: held in part, the rest later
 	tests []reference // for test
-	note  string      // the part that a later step brings, or why it does not apply
+	note  string      // the stories of the lab, the part that a later step brings, or why it does not apply
 	title string
 }
 
@@ -75,9 +75,17 @@ func (i item) later() string {
 
 func (i item) tested() bool { return strings.HasPrefix(i.state, "test") }
 
+// stories are those of the lab that show the item with real mail servers.
+func (i item) stories() []string {
+	if i.state != "lab" {
+		return nil
+	}
+	return strings.Split(i.note, ", ")
+}
+
 var (
 	idForm        = regexp.MustCompile(`^(STS|DANE|SM|MIL|RT|SMTP|RPT|SEED)-[0-9]{3}$`)
-	stateForm     = regexp.MustCompile(`^(test|(test\+)?step[1-5]|n/a)$`)
+	stateForm     = regexp.MustCompile(`^(test|lab|(test\+)?step[1-5]|n/a)$`)
 	referenceForm = regexp.MustCompile(`^([a-z0-9/]+) ((?:Test|Fuzz)[A-Za-z0-9_]+)(?:/([A-Z]+-[0-9]{3}))?$`)
 	leadingIDs    = regexp.MustCompile(`^(?:STS|DANE|SM|MIL|RT|SMTP|RPT|SEED)-[0-9]{3}\b(?:(?:, | and | |/|\+)(?:STS|DANE|SM|MIL|RT|SMTP|RPT|SEED)-[0-9]{3}\b)*`)
 	anyID         = regexp.MustCompile(`[A-Z]+-[0-9]{3}`)
@@ -141,7 +149,7 @@ func parseItem(line string) (item, error) {
 		names, i.note, _ = strings.Cut(columns[2], "; then ")
 	}
 	if i.note == "" && i.state != "test" {
-		return item{}, fmt.Errorf("%s: %s says neither which part nor why", i.id, i.state)
+		return item{}, fmt.Errorf("%s: %s says neither which part or story nor why", i.id, i.state)
 	}
 	for name := range strings.SplitSeq(names, ", ") {
 		if !i.tested() {

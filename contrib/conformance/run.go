@@ -141,7 +141,7 @@ func (l list) fill(run []outcome) {
 		i.tests = tests
 		switch {
 		case i.tested():
-		case i.state == "n/a", i.state == "step1":
+		case i.state == "n/a", i.state == "lab", i.state == "step1":
 			i.state, i.note = "test", ""
 		default:
 			i.state = "test+" + i.state

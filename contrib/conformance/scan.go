@@ -76,14 +76,42 @@ func (w written) read(path string) error {
 	return nil
 }
 
+// laboratory is the folder of the lab, whose table and stories CI runs as a whole.
+const laboratory = "contrib/interop/lab"
+
+// scanLab reads the names in the lab's sources, those of its scenarios and stories
+// among them.
+func scanLab(root string) (map[string]bool, error) {
+	files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(laboratory), "*.go"))
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, path := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return nil, err
+		}
+		ast.Inspect(file, func(node ast.Node) bool {
+			if literal, ok := node.(*ast.BasicLit); ok && literal.Kind == token.STRING {
+				if text, err := strconv.Unquote(literal.Value); err == nil {
+					names[text] = true
+				}
+			}
+			return true
+		})
+	}
+	return names, nil
+}
+
 // complains reports whether the call is one of those by which a test fails.
 func complains(call *ast.CallExpr) bool {
 	selector, ok := call.Fun.(*ast.SelectorExpr)
 	return ok && slices.Contains([]string{"Error", "Errorf", "Fatal", "Fatalf", "Log", "Logf"}, selector.Sel.Name)
 }
 
-// compare says where the list and the test files differ.
-func compare(l list, files map[string]written) []string {
+// compare says where the list, the test files and the lab differ.
+func compare(l list, files map[string]written, lab map[string]bool) []string {
 	var complaints []string
 	complain := func(format string, args ...any) { complaints = append(complaints, fmt.Sprintf(format, args...)) }
 	listed := map[string]*item{}
@@ -94,6 +122,11 @@ func compare(l list, files map[string]written) []string {
 		listed[i.id] = i
 		if step := i.later(); step != "" && step <= "step"+strconv.Itoa(done) {
 			complain("%s waits for %s, which is done", i.id, step)
+		}
+		for _, name := range i.stories() {
+			if !lab[name] {
+				complain("%s: the lab has no %s", i.id, name)
+			}
 		}
 		for _, r := range i.tests {
 			pkg, known := files[r.pkg]
