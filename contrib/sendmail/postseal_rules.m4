@@ -1,0 +1,61 @@
+dnl # The second half of postseal.m4, which see: it stands below the MAILER lines.
+MAILER_DEFINITIONS
+dnl # The three ways into postseal, under the names that its map mailertable answers.
+dnl # z: LMTP, so that each recipient has its own result. k: our own name in the
+dnl # greeting is no loop. What stands behind TCP is where they connect, whatever the
+dnl # mailertable says.
+Mpostseal,	P=[IPC], F=mDFMuXzk, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP/HdrToSMTP, E=\r\n, L=2040,
+		T=DNS/RFC822/SMTP, A=TCP [POSTSEAL_HOST] POSTSEAL_LMTP_PORT
+Mpostseal-requiretls,	P=[IPC], F=mDFMuXzk, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP/HdrToSMTP, E=\r\n, L=2040,
+		T=DNS/RFC822/SMTP, A=TCP [POSTSEAL_HOST] POSTSEAL_REQUIRETLS_PORT
+Mpostseal-relaxed,	P=[IPC], F=mDFMuXzk, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP/HdrToSMTP, E=\r\n, L=2040,
+		T=DNS/RFC822/SMTP, A=TCP [POSTSEAL_HOST] POSTSEAL_RELAXED_PORT
+
+LOCAL_CONFIG
+dnl # Fills the class {cert_altnames}, which the rules below need.
+O SetCertAltnames=true
+
+dnl # M: no MTA-STS with postseal itself, which verifies the MX hosts.
+LOCAL_CLT_FEATURES
+R[POSTSEAL_HOST] $*	$# M
+
+dnl # Before 8.18.2 FEATURE(`sts') has three faults. It looks at the certificate once
+dnl # for each connection, under the policy of the first recipient, so that others with
+dnl # a policy went out unverified. Wildcard certificates never match. And a refusal at
+dnl # RCPT bounces the mail, instead of deferring it, if the message has another
+dnl # recipient that was bounced. So everything is judged here (RFC 8461 section 4): for
+dnl # the first recipient as soon as TLS is up, where a refusal always defers, and then
+dnl # for each.
+LOCAL_TLS_SERVER
+R$*			$: $>Postseal_sts $&{rcpt_addr}
+R$# $*			$# $1
+
+LOCAL_TLS_RCPT
+R$*			$: $>Postseal_sts $1
+R$# $*			$# $1
+
+dnl # The argument is a recipient. Without {rcpt_addr} MTA-STS is off, as above.
+SPostseal_sts
+R$*			$: < $&{rcpt_addr} > $1
+R< > $*			$@ OK
+R< $* > $*		$: $2 $| $>CanonAddr $2
+R$* $| $* < @ $+ > $*	$: $1 $| < $3 >
+R$* $| < $+ . >		$: $1 $| < $2 >
+R$* $| < $+ >		$: $1 $| < $(sts $2 $: $) >
+R$* $| < $* <TMPF> >	$#error $@ 4.7.0 $: "450 STS lookup temp fail"
+R$* $| < secure $* >	$: $1 $| verify $&{verify}
+dnl # TRUSTED is DANE, in 8.18 and later, which MTA-STS never overrides.
+R$* $| verify TRUSTED	$@ OK
+R$* $| verify OK	$: $1 $| $>Postseal_name $&{server_name}
+R$* $| verify $*	$@ $>TLS_connection $2 $| <TEMP+VERIFY:128>
+R$* $| $# $*		$# $2
+R$* $| NAMED		$@ $>STS_Check $1	is it in the policy?
+R$*			$@ OK			there is no policy
+
+dnl # Is the MX host a name of its certificate, or is a wildcard for its first label?
+SPostseal_name
+R$+ .			$1
+R$={cert_altnames}	$@ NAMED
+R$- . $+		$: *. $2
+R$={cert_altnames}	$@ NAMED
+R$*			$#error $@ 4.7.0 $: "450 STS " $&{server_name} " not listed in SANs"
