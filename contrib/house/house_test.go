@@ -22,12 +22,13 @@ const module = "postseal"
 // but for those of anywhere.
 var arrows = map[string][]string{
 	// boltdb for the type of the database alone, which it passes on to cache.
-	"policy":                 {"policy/dnssec", "policy/mtasts", "policy/dane", "cache", "cache/boltdb"},
-	"policy/dnssec":          {},
-	"policy/mtasts":          {"policy/dnssec"},
-	"policy/dane":            {"policy/dnssec"},
-	"policy/requiretls":      {},
-	"policy/smtpclient":      {"policy", "policy/dane", "policy/mtasts", "policy/requiretls"},
+	"policy":            {"policy/dnssec", "policy/mtasts", "policy/dane", "cache", "cache/boltdb"},
+	"policy/dnssec":     {},
+	"policy/mtasts":     {"policy/dnssec"},
+	"policy/dane":       {"policy/dnssec"},
+	"policy/requiretls": {},
+	// dnssec for the type of a lookup's error alone.
+	"policy/smtpclient":      {"policy", "policy/dane", "policy/dnssec", "policy/mtasts", "policy/requiretls"},
 	"policy/probe":           {"policy", "policy/smtpclient"},
 	"policy/delivery":        {"policy", "policy/smtpclient", "policy/requiretls", "policy/delivery/ledger"},
 	"policy/delivery/ledger": {"cache/boltdb"},
@@ -50,7 +51,7 @@ var arrows = map[string][]string{
 	"contrib/interop/lab":      {},
 	"policy/dnssec/dnstest":    {"policy/dnssec"},
 	"policy/mtasts/ststest":    {"policy/dnssec", "policy/mtasts"},
-	"policy/smtpclient/mxtest": {"policy/dane", "policy/smtpclient"},
+	"policy/smtpclient/mxtest": {"policy/dane", "policy/dnssec", "policy/smtpclient"},
 }
 
 // anywhere lists the folders that may import everything: what main and its

@@ -1,0 +1,264 @@
+package smtpclient
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+)
+
+// A group of pipelined commands is small enough for the buffers of both sides, or
+// each could wait for the other to read (RFC 2920 §3.1).
+const (
+	maxGroup      = 50
+	maxGroupBytes = 8 << 10
+)
+
+// Send runs one transaction. size is that of data, in octets as it stands there:
+// lines end in CRLF, dots are not doubled. Where the host lacks 8BITMIME or SMTPUTF8,
+// an [io.Seeker] is read twice, to find out whether the message needs it; of
+// another reader it is believed if the envelope says so.
+//
+// Nothing counts as delivered but what has a reply of class 2 (RFC 5321 §4.2.5). After
+// ctx ends the session is of no use.
+func (s *Session) Send(ctx context.Context, e *Envelope, data io.Reader, size int64) Result {
+	t := &transaction{s: s, e: e, data: data, size: size}
+	t.Replies = make([]Reply, len(e.To))
+	done := s.during(ctx)
+	defer done()
+	t.Failure = t.run()
+	t.settle()
+	return t.Result
+}
+
+// transaction is one on its way.
+type transaction struct {
+	Result
+	s        *Session
+	e        *Envelope
+	data     io.Reader
+	size     int64
+	mail     string   // the commands
+	rcpts    []string // "" for a recipient that cannot be sent
+	accepted []int    // recipients
+	over     bool     // MAIL, DATA or the last dot had a refusal that is for all
+}
+
+func (t *transaction) run() *Failure {
+	s := t.s
+	if s.broken || s.ended.Load() {
+		return s.fail(StageMail, net.ErrClosed, 451, "4.4.2", "the connection is closed")
+	}
+	if f := t.prepare(); f != nil {
+		return f
+	}
+	if s.dirty {
+		if f := s.reset(); f != nil {
+			return f
+		}
+	}
+	s.dirty = true
+	var answered answer
+	var f *Failure
+	if s.Offers("PIPELINING") {
+		answered, f = t.pipelined()
+	} else {
+		answered, f = t.stepwise()
+	}
+	if f != nil {
+		return f
+	}
+	if answered.code == 0 { // DATA was not said
+		return nil
+	}
+	return t.content(answered)
+}
+
+// stepwise waits for each reply before the next command.
+func (t *transaction) stepwise() (answer, *Failure) {
+	s := t.s
+	if f := t.flush("MAIL", StageMail, t.mail); f != nil {
+		return answer{}, f
+	}
+	if f := t.mailReply(); f != nil || t.over {
+		return answer{}, f
+	}
+	for i, line := range t.rcpts {
+		if line == "" {
+			continue
+		}
+		if f := t.flush("RCPT", StageRcpt, line); f != nil {
+			return answer{}, f
+		}
+		if f := t.rcptReply(i); f != nil {
+			return answer{}, f
+		}
+	}
+	if len(t.accepted) == 0 { // RFC 5321 §4.1.1.4
+		return answer{}, nil
+	}
+	return s.command(StageData, s.limits.Data, "DATA", "DATA")
+}
+
+// pipelined sends groups of commands and then reads their replies in order (RFC
+// 2920 §3.1). DATA ends the last group: if nobody has been refused by then, and
+// it is a group of its own if there are many recipients, it costs no round trip.
+func (t *transaction) pipelined() (answer, *Failure) {
+	s := t.s
+	lines := append([]string{t.mail}, t.rcpts...)
+	for start := 0; start < len(lines); {
+		end, size := start, 0
+		for end < len(lines) && end-start < maxGroup && (end == start || size+len(lines[end]) < maxGroupBytes) {
+			size += len(lines[end])
+			end++
+		}
+		last := end == len(lines)
+		for i, line := range lines[start:end] {
+			if line == "" {
+				continue
+			}
+			if f := s.say(stageOf(start+i), line, "commands"); f != nil {
+				return answer{}, f
+			}
+		}
+		if last && (start == 0 || len(t.accepted) > 0) {
+			if f := s.say(StageData, "DATA", "commands"); f != nil {
+				return answer{}, f
+			}
+		} else {
+			last = false
+		}
+		if err := s.w.Flush(); err != nil {
+			return answer{}, s.lost(stageOf(start), err, s.limits.Block, "sending commands")
+		}
+		if f := t.replies(lines, start, end); f != nil {
+			return answer{}, f
+		}
+		start = end
+		if last {
+			a, f := s.read(StageData, s.limits.Data, "waiting for the reply to DATA")
+			if f == nil && a.code == 421 {
+				f = s.refused(StageData, a, "DATA")
+			}
+			return a, f
+		}
+		if t.over {
+			return answer{}, nil
+		}
+	}
+	if len(t.accepted) == 0 {
+		return answer{}, nil
+	}
+	return s.command(StageData, s.limits.Data, "DATA", "DATA")
+}
+
+func stageOf(line int) Stage {
+	if line == 0 {
+		return StageMail
+	}
+	return StageRcpt
+}
+
+func (t *transaction) replies(lines []string, start, end int) *Failure {
+	for i := start; i < end; i++ {
+		if lines[i] == "" {
+			continue
+		}
+		read := func() *Failure { return t.rcptReply(i - 1) }
+		if i == 0 {
+			read = t.mailReply
+		}
+		if f := read(); f != nil {
+			return f
+		}
+	}
+	return nil
+}
+
+func (t *transaction) flush(verb string, stage Stage, line string) *Failure {
+	if f := t.s.say(stage, line, verb); f != nil {
+		return f
+	}
+	if err := t.s.w.Flush(); err != nil {
+		return t.s.lost(stage, err, t.s.limits.Block, "sending "+verb)
+	}
+	return nil
+}
+
+func (t *transaction) mailReply() *Failure {
+	s := t.s
+	a, f := s.read(StageMail, s.limits.Mail, "waiting for the reply to MAIL")
+	switch {
+	case f != nil:
+		return f
+	case a.code == 421:
+		return s.refused(StageMail, a, "MAIL")
+	case a.class() == 3:
+		return s.unexpected(StageMail, a, "waiting for the reply to MAIL")
+	case a.class() >= 4:
+		t.all(a)
+	}
+	return nil
+}
+
+// all takes a refusal that is for every recipient that has none yet.
+func (t *transaction) all(a answer) {
+	t.over = true
+	for i, r := range t.Replies {
+		if r.Code == 0 && t.rcpts[i] != "" {
+			t.Replies[i] = a.Reply()
+		}
+	}
+}
+
+func (t *transaction) rcptReply(i int) *Failure {
+	s := t.s
+	a, f := s.read(StageRcpt, s.limits.Rcpt, "waiting for the reply to RCPT")
+	switch {
+	case f != nil:
+		return f
+	case a.code == 421:
+		return s.refused(StageRcpt, a, "RCPT")
+	case a.class() == 3:
+		return s.unexpected(StageRcpt, a, "waiting for the reply to RCPT")
+	case t.over: // of no meaning after MAIL was refused
+	case a.class() == 2:
+		t.accepted = append(t.accepted, i)
+	default:
+		r, many := tooMany(a.Reply())
+		t.Replies[i] = r
+		if many && len(t.accepted) > 0 {
+			t.Rest = append(t.Rest, i)
+		}
+	}
+	return nil
+}
+
+// tooMany tells a limit on recipients from what is wrong with this one. 552 was its
+// code before RFC 5321, and then is as temporary as 452 (RFC 5321 §4.5.3.1.10).
+func tooMany(r Reply) (Reply, bool) {
+	said := strings.HasSuffix(r.Enhanced, ".5.3") // RFC 3463 §3.6: too many recipients
+	none := strings.HasSuffix(r.Enhanced, ".0.0")
+	switch {
+	case r.Code == 552 && (said || none):
+		r.Code, r.Enhanced = 452, "4.5.3"
+		return r, true
+	case r.Code == 452 && none, r.Code/100 == 4 && said:
+		return r, true
+	}
+	return r, false
+}
+
+// settle says what the transaction left.
+func (t *transaction) settle() {
+	s := t.s
+	t.Usable = !s.broken && !s.ended.Load()
+	if t.Failure != nil {
+		return
+	}
+	for i := range t.Replies {
+		if t.Replies[i].Code == 0 { // not to happen
+			t.Failure = s.fail(StageRcpt, nil, 451, "4.5.0", "no reply for a recipient")
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package smtpclient
+
+import (
+	"bufio"
+	"context"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+)
+
+// Session is an open session that satisfies its demand. It is for one goroutine.
+type Session struct {
+	target   Target
+	hostname string
+	limits   Limits
+
+	raw  net.Conn // the TCP connection
+	conn net.Conn // raw, or TLS over it
+	r    *bufio.Reader
+	w    *bufio.Writer // to a pieceWriter
+
+	extensions map[string]string
+	info       Info
+	broken     bool        // nothing can be said any more
+	dirty      bool        // a transaction has begun and not ended
+	ended      atomic.Bool // the caller's context did, and took the connection along
+}
+
+// writeSize is one piece of a message as RFC 5321 §4.5.3.2.5 has it: what
+// is written under one time limit. Two TLS records.
+const writeSize = 32 << 10
+
+func (s *Session) attach(conn net.Conn) {
+	s.raw = conn
+	s.info.Local, s.info.Remote = addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
+	s.over(conn)
+}
+
+// over goes on over conn, with nothing left of what was read before.
+func (s *Session) over(conn net.Conn) {
+	s.conn = conn
+	s.r = bufio.NewReaderSize(conn, maxLine)
+	s.w = bufio.NewWriterSize(pieceWriter{s}, writeSize)
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		ap := tcp.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// pieceWriter gives each piece its time (RFC 5321 §4.5.3.2.5).
+type pieceWriter struct{ s *Session }
+
+func (w pieceWriter) Write(p []byte) (int, error) {
+	w.s.raw.SetWriteDeadline(time.Now().Add(w.s.limits.Block))
+	return w.s.conn.Write(p)
+}
+
+// during closes the connection if ctx ends before done is called.
+func (s *Session) during(ctx context.Context) (done func()) {
+	stop := context.AfterFunc(ctx, func() {
+		s.ended.Store(true)
+		s.raw.Close()
+	})
+	return func() { stop() }
+}
+
+// read waits for a reply. A 421 is a failure whatever it is the reply to: the
+// host closes the connection then (RFC 5321 §3.8).
+func (s *Session) read(stage Stage, limit time.Duration, while string) (answer, *Failure) {
+	s.raw.SetReadDeadline(time.Now().Add(limit))
+	a, err := readReply(s.r)
+	if err != nil {
+		return a, s.lost(stage, err, limit, while)
+	}
+	return a, nil
+}
+
+// command says line and waits for the reply.
+func (s *Session) command(stage Stage, limit time.Duration, line, verb string) (answer, *Failure) {
+	if f := s.say(stage, line, verb); f != nil {
+		return answer{}, f
+	}
+	if err := s.w.Flush(); err != nil {
+		return answer{}, s.lost(stage, err, s.limits.Block, "sending "+verb)
+	}
+	a, f := s.read(stage, limit, "waiting for the reply to "+verb)
+	if f == nil && a.code == 421 {
+		f = s.refused(stage, a, verb)
+	}
+	return a, f
+}
+
+// say puts a line into the buffer.
+func (s *Session) say(stage Stage, line, verb string) *Failure {
+	s.w.WriteString(line)
+	if _, err := s.w.WriteString("\r\n"); err != nil {
+		return s.lost(stage, err, s.limits.Block, "sending "+verb)
+	}
+	return nil
+}
+
+// unexpected is a reply of a class that the command does not have. Who knows what
+// the host is talking about.
+func (s *Session) unexpected(stage Stage, a answer, while string) *Failure {
+	s.broken = true
+	r := a.Reply()
+	return s.fail(stage, nil, 451, "4.5.0", "protocol error while %s: unexpected reply %d %s", while, r.Code, r.Text)
+}
+
+// Info is what is known of the session.
+func (s *Session) Info() Info { return s.info }
+
+// Target is where the session leads, with the demand that it satisfies.
+func (s *Session) Target() Target { return s.target }
+
+// Reset ends a transaction that has begun (RSET), or finds out whether the host is
+// still there. After an error, always a [*Failure], the session is of no use.
+func (s *Session) Reset(ctx context.Context) error {
+	done := s.during(ctx)
+	defer done()
+	if f := s.reset(); f != nil {
+		return f
+	}
+	return nil
+}
+
+func (s *Session) reset() *Failure {
+	if s.broken || s.ended.Load() {
+		return s.fail(StageReset, net.ErrClosed, 451, "4.4.2", "the connection is closed")
+	}
+	a, f := s.command(StageReset, s.limits.Reset, "RSET", "RSET")
+	if f != nil {
+		return f
+	}
+	if a.class() != 2 {
+		return s.unexpected(StageReset, a, "waiting for the reply to RSET")
+	}
+	s.dirty = false
+	return nil
+}
+
+// Close says QUIT, does not wait for long, and closes the connection.
+func (s *Session) Close() { s.quit() }
+
+func (s *Session) quit() {
+	if s.raw == nil {
+		return
+	}
+	defer s.raw.Close()
+	if s.broken || s.ended.Load() {
+		return
+	}
+	s.broken = true
+	s.raw.SetDeadline(time.Now().Add(s.limits.Quit))
+	// Not through the buffer, which may hold what shall not go out any more
+	// and would give itself more time.
+	if _, err := s.conn.Write([]byte("QUIT\r\n")); err == nil {
+		readReply(s.r) // whatever it is (RFC 5321 §4.1.1.10)
+	}
+}
