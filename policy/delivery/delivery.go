@@ -41,7 +41,11 @@ type Resolver interface {
 // Route sends a domain to a smart host instead of its MX hosts.
 type Route struct {
 	Domain  string // recipients' domain, in A-labels; ".example.com" is everything below
-	NextHop string // "host", "[host]", "host:port" or "[host]:port"; brackets: no MX lookup
+	NextHop string // "host", "[host]", "host:port" or "[host]:port"; brackets: no MX lookup; or an address in brackets
+
+	// RequireTLSExempt lets REQUIRETLS messages through to a gateway that cannot
+	// satisfy RFC 8689 §4.2.1, by the administrator's word that they are safe there.
+	RequireTLSExempt bool
 }
 
 // Server takes messages on any number of listeners, one Serve each. Resolver and
@@ -54,12 +58,13 @@ type Server struct {
 	Log      *slog.Logger   // nil: none
 	Now      func() time.Time
 
-	Hostname     string   // ours: in replies, in Received lines, and to know ourselves among MX hosts; "": the system's
-	Names        []string // further names of this host and of the mail server
-	Port         uint16   // of MX hosts; 0: 25
-	AllowPrivate bool     // MX hosts at loopback and private addresses are contacted
-	LocalDomains []string // handed to LocalRelay
-	LocalRelay   string   // "tcp:host:port" or "unix:/path"; "": their recipients get 451
+	Hostname     string       // ours: in replies, in Received lines, and to know ourselves among MX hosts; "": the system's
+	Names        []string     // further names of this host and of the mail server
+	Addresses    []netip.Addr // of this host, to know ourselves among MX hosts; loopback need not be named
+	Port         uint16       // of MX hosts; 0: 25
+	AllowPrivate bool         // MX hosts at loopback and private addresses are contacted
+	LocalDomains []string     // handed to LocalRelay
+	LocalRelay   string       // "tcp:host:port" or "unix:/path"; "": their recipients get 451
 	Routes       []Route
 	Deadline     time.Duration // from the last dot to the replies; 0: 9 min, below the 10 min that Postfix waits (lmtp_data_done_timeout)
 

@@ -99,16 +99,18 @@ type Ledger struct {
 
 	mu      sync.Mutex
 	ended   bool
-	waiting map[Key]*record // not yet in a transaction
-	writing map[Key]*record // in the one that runs
+	waiting *batch // for the next transaction
+	writing *batch // in the one that runs; nil: none does
 }
 
-// record is an entry on its way to the disk.
-type record struct {
-	entry Entry
-	done  chan struct{} // closed after the first transaction with it
-	err   error         // of that one
+// batch is what one transaction writes.
+type batch struct {
+	entries map[Key]Entry // not changed while it is written
+	done    chan struct{} // closed after the transaction
+	err     error         // of it
 }
+
+func newBatch() *batch { return &batch{entries: map[Key]Entry{}, done: make(chan struct{})} }
 
 func (l *Ledger) init() {
 	l.once.Do(func() {
@@ -119,44 +121,42 @@ func (l *Ledger) init() {
 			l.Log = slog.New(slog.DiscardHandler)
 		}
 		l.dirty = make(chan struct{}, 1)
-		l.waiting = map[Key]*record{}
+		l.waiting = newBatch()
 	})
 }
 
-// Record returns nil when the entry is on disk. After any other error than
-// ErrEnded the entry is known until the process ends, and further attempts are
-// made to write it.
-func (l *Ledger) Record(ctx context.Context, key Key, e Entry) error {
+// Record returns nil when the entries are on disk. After any other error than
+// ErrEnded they are known until the process ends, and further attempts are made
+// to write them; but for those that find too many waiting for a disk that fails.
+func (l *Ledger) Record(ctx context.Context, entries map[Key]Entry) error {
 	l.init()
-	r, err := l.note(key, e.clean())
+	b, err := l.note(entries)
 	if err != nil {
 		return err
 	}
 	signal(l.dirty)
 	select {
-	case <-r.done:
-		return r.err
+	case <-b.done:
+		return b.err
 	case <-ctx.Done():
 		return fmt.Errorf("record delivery: %w", context.Cause(ctx))
 	}
 }
 
-// note leaves an entry for the next transaction.
-func (l *Ledger) note(key Key, e Entry) (*record, error) {
+// note leaves entries for the next transaction.
+func (l *Ledger) note(entries map[Key]Entry) (*batch, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r := l.waiting[key]
 	switch {
 	case l.ended:
 		return nil, ErrEnded
-	case r == nil && len(l.waiting) >= maxWaiting:
+	case len(l.waiting.entries)+len(entries) > maxWaiting:
 		return nil, errFull
-	case r == nil:
-		r = &record{done: make(chan struct{})}
-		l.waiting[key] = r
 	}
-	r.entry = e
-	return r, nil
+	for key, e := range entries {
+		l.waiting.entries[key] = e.clean()
+	}
+	return l.waiting, nil
 }
 
 // Lookup tells what is known of an earlier delivery. What cannot be read is not
@@ -164,9 +164,11 @@ func (l *Ledger) note(key Key, e Entry) (*record, error) {
 func (l *Ledger) Lookup(key Key) (Entry, bool) {
 	l.init()
 	l.mu.Lock()
-	for _, m := range []map[Key]*record{l.waiting, l.writing} {
-		if r := m[key]; r != nil {
-			e := r.entry
+	for _, b := range []*batch{l.waiting, l.writing} {
+		if b == nil {
+			continue
+		}
+		if e, ok := b.entries[key]; ok {
 			l.mu.Unlock()
 			return e, true
 		}

@@ -58,41 +58,43 @@ func (l *Ledger) end() error {
 	return l.commit()
 }
 
-// commit writes all that waits in one transaction.
+// commit writes all that waits in one transaction. What cannot be written waits
+// again, though nobody waits for it any more.
 func (l *Ledger) commit() error {
 	l.mu.Lock()
-	if len(l.waiting) == 0 {
+	b := l.waiting
+	if len(b.entries) == 0 {
 		l.mu.Unlock()
 		return nil
 	}
-	l.writing, l.waiting = l.waiting, map[Key]*record{}
-	todo := l.writing
+	l.writing, l.waiting = b, newBatch()
 	l.mu.Unlock()
 
-	err := l.store(todo)
-	if err != nil {
+	b.err = l.store(b.entries)
+	if b.err != nil {
 		l.Log.Error("ledger of deliveries cannot be written, will try again; a retried message may be sent twice after a restart",
-			"waiting", len(todo), "error", err)
+			"waiting", len(b.entries), "error", b.err)
 	}
 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.writing = nil
-	for key, r := range todo {
-		if err != nil && l.waiting[key] == nil && len(l.waiting) < maxWaiting {
-			l.waiting[key] = &record{entry: r.entry, done: make(chan struct{})} // nobody waits any more
+	if b.err != nil {
+		for key, e := range b.entries {
+			if _, newer := l.waiting.entries[key]; !newer && len(l.waiting.entries) < maxWaiting {
+				l.waiting.entries[key] = e
+			}
 		}
-		r.err = err
-		close(r.done)
 	}
-	return err
+	close(b.done)
+	return b.err
 }
 
 // dayOf is the name of the bucket in which the entries of a day are, so that they go
 // together, and a day without mail costs nothing.
 func dayOf(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
-func (l *Ledger) store(todo map[Key]*record) error {
+func (l *Ledger) store(todo map[Key]Entry) error {
 	keys := make([]Key, 0, len(todo))
 	for key := range todo {
 		keys = append(keys, key)
@@ -104,7 +106,7 @@ func (l *Ledger) store(todo map[Key]*record) error {
 			return fmt.Errorf("bucket %q: %w", Bucket, err)
 		}
 		for _, key := range keys {
-			e := todo[key].entry
+			e := todo[key]
 			day, err := b.CreateBucketIfNotExists([]byte(dayOf(e.At)))
 			if err != nil {
 				return fmt.Errorf("bucket of %s: %w", dayOf(e.At), err)
