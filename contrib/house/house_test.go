@@ -28,9 +28,10 @@ var arrows = map[string][]string{
 	"policy/dane":       {"policy/dnssec"},
 	"policy/requiretls": {},
 	// dnssec for the type of a lookup's error alone.
-	"policy/smtpclient":      {"policy", "policy/dane", "policy/dnssec", "policy/mtasts", "policy/requiretls"},
-	"policy/probe":           {"policy", "policy/smtpclient"},
-	"policy/delivery":        {"policy", "policy/smtpclient", "policy/requiretls", "policy/delivery/ledger"},
+	"policy/smtpclient": {"policy", "policy/dane", "policy/dnssec", "policy/mtasts", "policy/requiretls"},
+	"policy/probe":      {"policy", "policy/smtpclient"},
+	// The types of the plan and of the policy, as in policy/smtpclient.
+	"policy/delivery":        {"policy", "policy/dane", "policy/mtasts", "policy/smtpclient", "policy/requiretls", "policy/delivery/ledger"},
 	"policy/delivery/ledger": {"cache/boltdb"},
 	// The doors read the DANE class and the STS policy of a decision, so they
 	// know these types; they ask nothing of these packages.
@@ -63,6 +64,7 @@ var anywhere = []string{"cmd/postseal"}
 var outside = map[string][]string{
 	"github.com/miekg/dns":            {"policy/dnssec"},
 	"github.com/emersion/go-milter":   {"milter"},
+	"github.com/emersion/go-smtp":     {"policy/delivery"},
 	"github.com/urfave/cli/v2":        {"cmd/postseal"},
 	"github.com/coreos/go-systemd":    {"cmd/postseal"},
 	"github.com/hashicorp/golang-lru": {"cache", "policy"},
