@@ -24,7 +24,10 @@ import (
 	"postseal/cmd/postseal/internal/control"
 	"postseal/cmd/postseal/internal/overrides"
 	"postseal/cmd/postseal/internal/status"
+	"postseal/milter"
 	"postseal/policy"
+	"postseal/policy/delivery"
+	"postseal/policy/delivery/ledger"
 	"postseal/policy/dnssec"
 	"postseal/policy/mtasts"
 	"postseal/socketmap"
@@ -66,6 +69,9 @@ type daemon struct {
 	rules     *overrides.Store
 	socketmap *socketmap.Server
 	exim      *exim.Server
+	milter    *milter.Server
+	delivery  *delivery.Server // nil: not configured
+	ledger    *ledger.Ledger   // nil without delivery
 	reloads   chan chan reloaded
 }
 
@@ -99,6 +105,11 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer db.Close()
+	closeLedger, err := d.openLedger()
+	if err != nil {
+		return err
+	}
+	defer closeLedger()
 	if err := d.build(db); err != nil {
 		return err
 	}
@@ -106,6 +117,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer d.doors.close()
+	if err := d.checkInherited(); err != nil {
+		return err
+	}
 	return d.serve(ctx)
 }
 
@@ -133,12 +147,10 @@ func (d *daemon) build(db *boltdb.DB) error {
 	d.socketmap = Maps(c)
 	d.socketmap.Decider, d.socketmap.Log = d.engine, d.log
 	d.exim = &exim.Server{Decider: d.engine, Host: exim.Host{DANE: c.Host.DANE}, Log: d.log}
-	if c.Delivers() {
-		takes := c.Fallback()
-		takes.Mixed = false // Exim does DANE host by host, beside MTA-STS
-		d.exim.Host.Fallback, d.exim.Host.Takes = true, takes
+	if err := d.buildMilter(); err != nil {
+		return err
 	}
-	return nil
+	return d.buildDelivery()
 }
 
 // Maps are the maps that a configuration asks for, still without decisions.
@@ -172,6 +184,9 @@ func (d *daemon) serve(ctx context.Context) error {
 	inside, insideCtx := errgroup.WithContext(lookups)
 	inside.Go(func() error { return d.dns.Run(insideCtx) })
 	inside.Go(func() error { return d.engine.Run(insideCtx) })
+	if d.ledger != nil {
+		inside.Go(func() error { return d.ledger.Run(insideCtx) })
+	}
 
 	listening, closeDoors := context.WithCancel(background)
 	defer closeDoors()
@@ -213,6 +228,7 @@ func (d *daemon) open(ctx context.Context, g *errgroup.Group) {
 	for _, ln := range d.doors["http"] {
 		g.Go(func() error { return serveHTTP(ctx, ln, page, d.log) })
 	}
+	d.openMail(ctx, g)
 	for name := range d.doors {
 		d.log.Info("listening", keySection, name, keyListen, d.doors.list(name))
 	}
