@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"socketmap/exim":           {"policy", "policy/dane", "policy/mtasts", "policy/requiretls"},
 	"milter":                   {"policy/requiretls"},
 	"reporting":                {"reporting/tlsrpt"},
-	"reporting/ingest":         {"reporting"},
+	"reporting/ingest":         {"reporting", "reporting/tlsrpt"},
 	"reporting/store":          {"reporting", "cache/boltdb"},
 	"reporting/tlsrpt":         {},
 	"reporting/send":           {"reporting/tlsrpt"},
