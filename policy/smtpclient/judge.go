@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"postseal/policy/dane"
@@ -131,7 +132,10 @@ func words(err error) string {
 		return fmt.Sprintf("certificate is not for %s", e.Host)
 	}
 	if e, ok := errors.AsType[x509.CertificateInvalidError](err); ok && e.Reason == x509.Expired {
-		return "certificate has expired or is not yet valid"
+		if strings.Contains(e.Detail, " is before ") {
+			return "certificate is not valid before " + e.Cert.NotBefore.UTC().Format(time.DateOnly)
+		}
+		return "certificate has expired on " + e.Cert.NotAfter.UTC().Format(time.DateOnly)
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return "certificate is signed by an unknown authority"

@@ -134,12 +134,13 @@ func (s *Session) unshaken(err error) *Failure {
 }
 
 // alerted turns the failure of the first words inside TLS into that of the
-// handshake, if an alert was the answer.
+// handshake, if the server answered with an alert, or just hung up.
 func (s *Session) alerted(f *Failure) *Failure {
-	if remote, ok := errors.AsType[*net.OpError](f.Err); ok && remote.Op == "remote error" {
-		return s.unshaken(f.Err)
+	_, bad := errors.AsType[*replyError](f.Err)
+	if bad || errors.Is(f.Err, os.ErrDeadlineExceeded) {
+		return f
 	}
-	return f
+	return s.unshaken(f.Err)
 }
 
 func versionName(v uint16) string { return tls.VersionName(v) }

@@ -60,6 +60,7 @@ type Config struct {
 	TLSKeywords []string
 	NoSTARTTLS  bool   // not offered
 	Inject      string // sent right behind the reply to STARTTLS, in clear text
+	Handshake   string // instead of the handshake: an action, or a text that is sent in clear
 	Banner      string // sent instead of the greeting, as it stands
 
 	// Certificate is "" for a good one, or: expired, notyet, selfsigned,

@@ -20,6 +20,9 @@ func (c *conn) startTLS(line string) error {
 	} else if err := c.send(reply); err != nil {
 		return err
 	}
+	if c.config.Handshake != "" {
+		return c.noTLS()
+	}
 	conn := tls.Server(c.raw, c.tlsConfig())
 	err := conn.Handshake()
 	state := conn.ConnectionState()
@@ -36,6 +39,20 @@ func (c *conn) startTLS(line string) error {
 	c.secure = true
 	c.reset()
 	return nil
+}
+
+// noTLS does something else when the handshake begins.
+func (c *conn) noTLS() error {
+	c.r.Peek(1)
+	if c.config.Handshake == Stall {
+		c.stall()
+		return errGone
+	}
+	if err := c.send(c.config.Handshake); err != nil {
+		return err
+	}
+	io.Copy(io.Discard, c.r) // closing at once would be a reset
+	return errGone
 }
 
 func (c *conn) tlsConfig() *tls.Config {
