@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -245,3 +246,5 @@ func commands(h *mxtest.Host, verb string) (list []string) {
 }
 
 func tcpAddr(a netip.AddrPort) net.Addr { return net.TCPAddrFromAddrPort(a) }
+
+func portOf(b *bed) string { return strconv.Itoa(int(b.net.Port)) }
