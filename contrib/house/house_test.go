@@ -40,7 +40,7 @@ var arrows = map[string][]string{
 	"milter":                   {"policy/requiretls"},
 	"reporting":                {"reporting/tlsrpt"},
 	"reporting/ingest":         {"reporting", "reporting/tlsrpt"},
-	"reporting/store":          {"reporting", "cache/boltdb"},
+	"reporting/store":          {"reporting", "reporting/tlsrpt", "cache/boltdb"},
 	"reporting/tlsrpt":         {},
 	"reporting/send":           {"reporting/tlsrpt"},
 	"reporting/daily":          {"reporting", "reporting/store", "reporting/tlsrpt", "reporting/send"},
