@@ -136,7 +136,8 @@ func (w *walk) failed(h *dane.Host, f *smtpclient.Failure) {
 	b := setback{Failure: f}
 	if h != nil {
 		b.absent = h.State == dane.Absent
-		b.published = f.Policy() && f.Stage != smtpclient.StageKeyword && w.published(h)
+		tls := f.Stage >= smtpclient.StageSTARTTLS && f.Stage <= smtpclient.StageVerify
+		b.published = tls && w.published(h)
 	}
 	w.setbacks = append(w.setbacks, b)
 }
