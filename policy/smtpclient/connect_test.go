@@ -39,7 +39,7 @@ func converse(t *testing.T, all []conversation) {
 
 const (
 	full = "EHLO STARTTLS EHLO QUIT" // what is said to a good host
-	off  = "451 4.7.4 starttls ~"
+	off  = "451 4.7.4 starttls starttls-not-supported"
 )
 
 func TestGreeting(t *testing.T) {

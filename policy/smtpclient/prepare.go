@@ -49,12 +49,7 @@ func (t *transaction) prepare() *Failure {
 	}
 	t.mail = mail
 	t.recipients(to, utf8)
-	for _, line := range t.rcpts {
-		if line != "" {
-			return nil
-		}
-	}
-	return s.fail(StageRcpt, nil, 553, "5.1.3", "no recipient can be sent")
+	return nil
 }
 
 // recipients words the RCPT commands. An address that would be more than an address

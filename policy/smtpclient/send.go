@@ -41,7 +41,7 @@ type transaction struct {
 	mail     string   // the commands
 	rcpts    []string // "" for a recipient that cannot be sent
 	accepted []int    // recipients
-	over     bool     // MAIL, DATA or the last dot had a refusal that is for all
+	over     bool     // MAIL was refused
 }
 
 func (t *transaction) run() *Failure {
@@ -51,6 +51,9 @@ func (t *transaction) run() *Failure {
 	}
 	if f := t.prepare(); f != nil {
 		return f
+	}
+	if strings.Join(t.rcpts, "") == "" { // no recipient can be sent
+		return nil
 	}
 	if s.dirty {
 		if f := s.reset(); f != nil {
@@ -252,7 +255,8 @@ func tooMany(r Reply) (Reply, bool) {
 // settle says what the transaction left.
 func (t *transaction) settle() {
 	s := t.s
-	t.Usable = !s.broken && !s.ended.Load()
+	// What is said without being asked would be taken for the next reply.
+	t.Usable = !s.broken && !s.ended.Load() && s.r.Buffered() == 0
 	if t.Failure != nil {
 		return
 	}

@@ -165,13 +165,15 @@ type Recipient struct {
 type Result struct {
 	// Replies has one for each recipient, in order: the host's final word, to
 	// MAIL, RCPT, DATA or the last dot. Its Text is the host's alone and does
-	// not name it. Code 0 means that there is none.
+	// not name it. Code 0 means that there is none. An address that cannot
+	// be said at all has 553 5.1.3, which is ours.
 	Replies []Reply
 	Failure *Failure // why some have none; nil if all have one
 	// Rest are the recipients that were refused because there were too many
 	// (RFC 5321 §4.5.3.1.10): another transaction may take them.
 	Rest []int
-	// Uncertain: the message was sent whole, and the connection was lost before the reply.
+	// Uncertain: the message was sent whole, and the connection was lost before
+	// the reply, or what came was no reply.
 	Uncertain bool
 	Usable    bool // another transaction may follow
 }
