@@ -25,11 +25,10 @@ const (
 	keptBuffer = 16 << 10
 )
 
-// Commands that go-milter does not know.
+// Codes that go-milter does not know, of a command and of a change.
 const (
-	codeUnknown gomilter.Code = 'U' // SMFIC_UNKNOWN: an SMTP command that the mail server does not know
-	codeReply                 = 'y' // SMFIR_REPLYCODE
-	codeAddPar                = '2' // SMFIR_ADDRCPT_PAR: add a recipient with its ESMTP parameters
+	codeUnknown gomilter.Code          = 'U' // SMFIC_UNKNOWN: an SMTP command that the mail server does not know
+	codeAddPar  gomilter.ModifyActCode = '2' // SMFIR_ADDRCPT_PAR: add a recipient with its ESMTP parameters
 )
 
 // errFrame is returned for a frame that no mail server sends.
@@ -77,7 +76,7 @@ func cstrings(data []byte) ([]string, bool) {
 // each ended by NUL. The address is returned without its angle brackets.
 func parseEnvelope(code byte, data []byte) (addr string, params []string, err error) {
 	args, ok := cstrings(data)
-	if !ok || args[0] == "" {
+	if !ok {
 		return "", nil, malformed(code, "no address")
 	}
 	addr, params = args[0], args[1:]
@@ -95,7 +94,7 @@ func parseEnvelope(code byte, data []byte) (addr string, params []string, err er
 // pathEnd returns where the path "<…>" at the start of s ends if a blank follows
 // it, else len(s). Quoted local parts may hold angle brackets (RFC 5321 §4.1.2).
 func pathEnd(s string) int {
-	if s[0] != '<' {
+	if !strings.HasPrefix(s, "<") {
 		return len(s)
 	}
 	quoted := false

@@ -133,7 +133,7 @@ func (s *session) replace(mod *gomilter.Modifier, r recipient, addr string) {
 	}
 	if len(r.params) > 0 && s.agreed.may(gomilter.OptAddRcptWithArgs) {
 		// ORCPT and NOTIFY (RFC 3461), which go-milter cannot send.
-		s.wire.send(codeAddPar, []byte("<"+addr+">\x00"+strings.Join(r.params, " ")+"\x00"))
+		s.wire.send(byte(codeAddPar), []byte("<"+addr+">\x00"+strings.Join(r.params, " ")+"\x00"))
 	} else {
 		mod.AddRecipient(addr)
 	}

@@ -139,6 +139,15 @@ func TestForgedTags(t *testing.T) {
 		check(t, s, far, mail{from: "<sender@example.org> REQUIRETLS", header: []string{"X-Postseal-Route: relaxed"}},
 			"m 1 X-Postseal-Route: ", tagRequired, headersOnly)
 	})
+	t.Run("RT-016 a thousand tags are deleted as well", func(t *testing.T) {
+		x := mail{from: "<sender@example.org> REQUIRETLS RET=HDRS"}
+		for range 1000 {
+			x.header = append(x.header, "X-Postseal-Route: relaxed")
+		}
+		if changes := once(t, s, far, x); len(changes) != 1001 || changes[1000] != tagRequired {
+			t.Errorf("%d changes", len(changes))
+		}
+	})
 	t.Run("RT-016 a foreign route suffix is taken off", func(t *testing.T) {
 		s := &milter.Server{Route: milter.RouteRecipient}
 		check(t, s, far, mail{to: []string{"<a@example.net.requiretls.invalid>", "<b@example.net.RELAXED.invalid> NOTIFY=NEVER", "<c@example.net>"}},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -295,4 +296,28 @@ func (l *logger) String() string {
 
 func (l *logger) slog() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// panics is a log that breaks over the line that tells of a tag.
+type panics struct{ slog.Handler }
+
+func (p panics) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == "tagged" {
+		panic("no log today")
+	}
+	return p.Handler.Handle(ctx, r)
+}
+
+// parseLine reads a line of testdata: a direction, a command, and its data in the
+// escapes of Go.
+func parseLine(t testing.TB, line string) []byte {
+	t.Helper()
+	data := ""
+	if len(line) > 4 {
+		var err error
+		if data, err = strconv.Unquote(`"` + line[4:] + `"`); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+	}
+	return rawFrame(line[2], []byte(data))
 }

@@ -17,5 +17,5 @@ func reply(code, enhanced, text string) gomilter.Response {
 	if len(code) != 3 || code[0] != '4' && code[0] != '5' || !strings.HasPrefix(enhanced, code[:1]+".") {
 		panic("reply " + code + " " + enhanced)
 	}
-	return gomilter.NewResponseStr(codeReply, code+" "+enhanced+" "+strings.ReplaceAll(text, "%", "%%"))
+	return gomilter.NewResponseStr(byte(gomilter.ActReplyCode), code+" "+enhanced+" "+strings.ReplaceAll(text, "%", "%%"))
 }

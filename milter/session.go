@@ -14,15 +14,9 @@ import (
 	"postseal/policy/requiretls"
 )
 
-const (
-	// maxFields is how many fields of one name are told apart: far more than any
-	// message has, and few enough to delete them one by one.
-	maxFields = 1000
-
-	// maxEnvelope is what the recipients of one message may take, in octets: some
-	// ten thousand. Postfix allows 1000 (smtpd_recipient_limit).
-	maxEnvelope = 4 << 20
-)
+// maxEnvelope is what the recipients of one message may take, in octets: tens of
+// thousands. Postfix allows 1000 (smtpd_recipient_limit).
+const maxEnvelope = 4 << 20
 
 // session is one connection of the mail server: SMTP sessions, one after the
 // other, with messages, one after the other. It is go-milter's backend.
@@ -219,9 +213,6 @@ func (s *session) Header(name, value string, mod *gomilter.Modifier) (gomilter.R
 			m.request = m.request || requiretls.Requested(value)
 		case requiretls.Route:
 			m.tags++
-			if m.tags == maxFields+1 {
-				s.fail(fmt.Errorf("more than %d fields %s", maxFields, requiretls.Route))
-			}
 		default:
 			if requiretls.Draft(name) {
 				s.log.Debug("a field of a draft of RFC 8689 means nothing", "queue_id", s.queueID(), "field", name)
