@@ -1,0 +1,196 @@
+package ingest
+
+import (
+	"net/netip"
+	"strings"
+
+	"golang.org/x/net/idna"
+
+	"postseal/reporting/tlsrpt"
+)
+
+const (
+	maxName = 253 // RFC 1035 §2.3.4, in presentation form
+
+	// maxReason leaves room for what TLS libraries say, and lets no remote host fill
+	// a report.
+	maxReason = 120
+)
+
+// domainName gives a domain or host name the form of a [reporting.Session]: A-labels,
+// lower case, no final dot. ok is false for what is none, an address for instance.
+func domainName(s string) (name string, ok bool) {
+	s = strings.TrimSuffix(s, ".")
+	if s == "" || len(s) > 4*maxName { // 63 octets of an A-label are at most 4 times as many in UTF-8
+		return "", false
+	}
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			ascii, err := idna.Lookup.ToASCII(s)
+			if err != nil {
+				return "", false
+			}
+			s = ascii
+			break
+		}
+	}
+	if !hostName(s) {
+		return "", false
+	}
+	return strings.ToLower(s), true
+}
+
+// hostName reports whether s consists of labels of letters, digits, hyphens and, as
+// found in the wild, underscores (RFC 1123 §2.1). The last one is no number, or
+// it would be an address.
+func hostName(s string) bool {
+	if len(s) > maxName {
+		return false
+	}
+	start, letters := 0, false
+	for i := 0; i <= len(s); i++ {
+		if i == len(s) || s[i] == '.' {
+			if i == start || i-start > 63 || s[start] == '-' || s[i-1] == '-' {
+				return false
+			}
+			if i < len(s) {
+				start, letters = i+1, false
+			}
+			continue
+		}
+		switch c := s[i]; {
+		case '0' <= c && c <= '9':
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', c == '-', c == '_':
+			letters = true
+		default:
+			return false
+		}
+	}
+	return letters
+}
+
+// address reads an IP address in any form, without brackets; what is none is the zero
+// Addr. Zones are taken off, and IPv4 that is mapped into IPv6 is IPv4.
+func address(s string) netip.Addr {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.WithZone("").Unmap()
+}
+
+// heloName is the name in a reply to EHLO: the first word of its first line (RFC 5321
+// §4.1.1.1), without the code in front.
+func heloName(reply string) string {
+	reply = strings.TrimLeft(reply, " \t\r\n")
+	if len(reply) > 4 && digits([]byte(reply[:3])) && (reply[3] == '-' || reply[3] == ' ') {
+		reply = reply[4:]
+	}
+	reply = strings.TrimLeft(reply, " \t")
+	if end := strings.IndexAny(reply, " \t\r\n"); end >= 0 {
+		reply = reply[:end]
+	}
+	return strings.ToLower(printable(strings.TrimSuffix(reply, "."), maxName))
+}
+
+// printable keeps printable ASCII of s, with one blank for any number of blanks and
+// controls, "?" for each character beyond, and at most limit bytes.
+func printable(s string, limit int) string {
+	var b strings.Builder
+	blank := false
+	for _, r := range s {
+		if b.Len() >= limit {
+			break
+		}
+		switch {
+		case r <= ' ' || r == 0x7f:
+			blank = b.Len() > 0
+			continue
+		case r > 0x7e:
+			r = '?'
+		}
+		if blank && b.Len()+1 < limit {
+			b.WriteByte(' ')
+		}
+		blank = false
+		b.WriteByte(byte(r))
+	}
+	return b.String()
+}
+
+// reasonText makes a failure-reason-code of what a program or a remote host said. What
+// may be a mail address does not leave the house.
+func reasonText(s string) string {
+	s = printable(s, 4*maxReason)
+	if strings.Contains(s, "@") {
+		words := strings.Split(s, " ")
+		for i, w := range words {
+			if strings.Contains(w, "@") {
+				words[i] = "[address]"
+			}
+		}
+		s = strings.Join(words, " ")
+	}
+	return strings.TrimRight(s[:min(len(s), maxReason)], " ")
+}
+
+// trustErrors are words in what OpenSSL (X509_verify_cert_error_string) and GnuTLS say
+// of a chain that leads to no CA we trust, or is broken on the way (RFC 8460
+// §4.3.1), in lower case, with blanks for underscores.
+var trustErrors = []string{
+	"self-signed", "self signed", "issuer certificate", "verify the first certificate",
+	"not trusted", "untrusted", "unknown ca", "no matching dane", "signature failure",
+	"invalid ca certificate", "subtree", "name constraint", "authority and subject key",
+	"authority and issuer", "issuer is not trusted", "certificate rejected", "certificate revoked",
+}
+
+// nameErrors are the same for a certificate of another host.
+var nameErrors = []string{
+	"hostname mismatch", "name mismatch", "ip address mismatch", "does not match the hostname", "not listed in sans",
+}
+
+// verifyResult is the type of what a TLS library says about a certificate.
+func verifyResult(said string) tlsrpt.ResultType {
+	said = strings.ToLower(strings.ReplaceAll(said, "_", " "))
+	switch {
+	case containsAny(said, nameErrors):
+		return tlsrpt.CertificateHostMismatch
+	case strings.Contains(said, "expired"):
+		return tlsrpt.CertificateExpired
+	case containsAny(said, trustErrors):
+		return tlsrpt.CertificateNotTrusted
+	}
+	return tlsrpt.ValidationFailure
+}
+
+func containsAny(s string, words []string) bool {
+	for _, w := range words {
+		if strings.Contains(s, w) {
+			return true
+		}
+	}
+	return false
+}
+
+// retired are names that drafts of RFC 8460 had, and old programs still have.
+var retired = map[string]tlsrpt.ResultType{
+	"mx-mismatch":         tlsrpt.CertificateHostMismatch,
+	"expired-certificate": tlsrpt.CertificateExpired,
+	"invalid-certificate": tlsrpt.CertificateNotTrusted,
+	"sts-invalid":         tlsrpt.STSPolicyInvalid,
+	"webpki-invalid":      tlsrpt.STSWebPKIInvalid,
+}
+
+// namedResult reads a result type that a program names. Retired names become those of
+// today; new ones are kept; what is no name (RFC 8460 §6.6: lower case, hyphens) is a
+// validation failure with reason.
+func namedResult(name string) (result tlsrpt.ResultType, reason string) {
+	name = strings.ReplaceAll(name, "_", "-")
+	if today, ok := retired[name]; ok {
+		return today, ""
+	}
+	if name == "" || len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return tlsrpt.ValidationFailure, reasonText(name)
+	}
+	return tlsrpt.ResultType(name), ""
+}

@@ -1,0 +1,208 @@
+package ingest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"postseal/reporting"
+	"postseal/reporting/tlsrpt"
+)
+
+const (
+	// maxDatagram is what one sender can put into one datagram on Linux: the
+	// default send buffer, net.core.wmem_default = 212992, less the kernel's own 32.
+	// Real ones have 171 to 900 bytes.
+	maxDatagram = 256 << 10
+
+	// maxPolicies: libtlsrpt allows any number, Postfix sends one, RFC 8460 knows
+	// two kinds that can apply at a time.
+	maxPolicies = 16
+
+	// maxPolicyStrings and maxPolicyString bound what is kept of a policy: a policy
+	// body has at most 64 KiB (RFC 8461 §3.3), a TLSA record 512 bytes or so.
+	maxPolicyStrings = 256
+	maxPolicyString  = 1 << 10
+)
+
+var errDatagram = errors.New("not a datagram of libtlsrpt")
+
+// datagram is the protocol of libtlsrpt, version 1 and the one before it, which
+// has no dpv. The TLSRPT record ("pr") is not used: it is asked for when a report
+// is due.
+type datagram struct {
+	Domain   string           `json:"d"`
+	Policies []datagramPolicy `json:"policies"`
+}
+
+type datagramPolicy struct {
+	Type    jsonInt          `json:"policy-type"`
+	Domain  string           `json:"policy-domain"`
+	Strings []string         `json:"policy-string"`
+	MX      []string         `json:"mx-host"`
+	Details []datagramDetail `json:"failure-details"`
+	Final   jsonInt          `json:"f"` // 0: success
+}
+
+type datagramDetail struct {
+	Code      jsonInt `json:"c"`
+	SendingIP string  `json:"s"`
+	MXHost    string  `json:"n"`
+	MXHelo    string  `json:"h"` // Postfix: the whole reply, several lines
+	MXIP      string  `json:"r"`
+	Reason    string  `json:"f"` // not the f of the policy
+}
+
+// ParseDatagram reads what libtlsrpt sends when one connection has ended. Each
+// policy entry is a session of its own, since each has its own final result and
+// stands in its own place in a report; Postfix sends exactly one. Time is left
+// zero: a datagram has none.
+//
+// The final result alone decides between success and failure, whatever the
+// details say, since both combinations are legal. An unknown failure code
+// is [tlsrpt.ValidationFailure] with the number as its reason. Entries that cannot be
+// read are left out; then there is an error as well as the sessions of the others.
+func ParseDatagram(b []byte) ([]reporting.Session, error) {
+	if len(b) > maxDatagram {
+		return nil, malformed(strconv.Itoa(len(b)) + " bytes")
+	}
+	var d datagram
+	// A member of a wrong type reads as if it were not there, and the others still
+	// count. Invalid UTF-8, which libtlsrpt passes through, becomes U+FFFD.
+	bad := json.Unmarshal(bytes.TrimRight(b, "\x00"), &d)
+	var wrongType *json.UnmarshalTypeError
+	if bad != nil && !errors.As(bad, &wrongType) {
+		return nil, malformed(bad.Error())
+	}
+	domain, ok := domainName(d.Domain)
+	switch {
+	case !ok:
+		return nil, malformed("no domain")
+	case len(d.Policies) == 0:
+		return nil, malformed("no policy")
+	case len(d.Policies) > maxPolicies:
+		return nil, malformed(strconv.Itoa(len(d.Policies)) + " policies")
+	}
+	if bad != nil {
+		bad = malformed(bad.Error())
+	}
+	var sessions []reporting.Session
+	for i := range d.Policies {
+		p := &d.Policies[i]
+		if !p.Final.set && len(p.Details) == 0 {
+			bad = malformed("policy without a result")
+			continue
+		}
+		sessions = append(sessions, p.session(domain))
+	}
+	return sessions, bad
+}
+
+func malformed(what string) error {
+	return fmt.Errorf("%w: %s", errDatagram, printable(what, maxReason))
+}
+
+func (p *datagramPolicy) session(domain string) reporting.Session {
+	s := reporting.Session{Domain: domain, Policy: p.policy(domain)}
+	if !p.failed() {
+		return s
+	}
+	s.Result = tlsrpt.ValidationFailure
+	if len(p.Details) > 0 {
+		p.Details[0].describe(&s)
+	}
+	return s
+}
+
+func (p *datagramPolicy) failed() bool {
+	if !p.Final.set {
+		return true
+	}
+	return p.Final.value != 0
+}
+
+func (p *datagramPolicy) policy(domain string) reporting.Policy {
+	policy := reporting.Policy{
+		Type:    policyTypes[p.Type.value],
+		Strings: cleanStrings(p.Strings),
+		MX:      cleanStrings(p.MX),
+	}
+	var ok bool
+	if policy.Domain, ok = domainName(p.Domain); !ok {
+		// Postfix before 2025-09-24 leaves it out where there is no policy; RFC 8460
+		// §4.4 wants one always.
+		policy.Domain = domain
+	}
+	return policy
+}
+
+// policyTypes are the numbers of libtlsrpt's tlsrpt_policy_type_t.
+var policyTypes = map[int]tlsrpt.PolicyType{1: tlsrpt.TLSA, 2: tlsrpt.STS, 9: tlsrpt.NoPolicy}
+
+// failureCodes are those of libtlsrpt's tlsrpt_failure_t.
+var failureCodes = map[int]tlsrpt.ResultType{
+	201: tlsrpt.StartTLSNotSupported,
+	202: tlsrpt.CertificateHostMismatch,
+	203: tlsrpt.CertificateNotTrusted,
+	204: tlsrpt.CertificateExpired,
+	205: tlsrpt.ValidationFailure,
+	301: tlsrpt.STSPolicyFetchError,
+	302: tlsrpt.STSPolicyInvalid,
+	303: tlsrpt.STSWebPKIInvalid,
+	304: tlsrpt.TLSAInvalid,
+	305: tlsrpt.DNSSECInvalid,
+	306: tlsrpt.DANERequired,
+}
+
+// describe fills in what the detail tells.
+func (d *datagramDetail) describe(s *reporting.Session) {
+	s.SendingIP = address(d.SendingIP)
+	s.MXHost, _ = domainName(d.MXHost)
+	s.MXIP = address(d.MXIP)
+	s.MXHelo = heloName(d.MXHelo)
+	s.Reason = reasonText(d.Reason)
+
+	result, known := failureCodes[d.Code.value]
+	switch {
+	case !known:
+		s.Reason = reasonText(d.Code.String() + " " + s.Reason)
+	case result == tlsrpt.ValidationFailure && s.Reason != "":
+		// Postfix has this code for every X.509 error it does not know by number, a
+		// self-signed certificate among them (RFC 8460 §4.3.1: certificate-not-trusted).
+		s.Result = verifyResult(s.Reason)
+	default:
+		s.Result = result
+	}
+}
+
+// cleanStrings keeps what is fit for a report.
+func cleanStrings(in []string) []string {
+	var out []string
+	for _, s := range in[:min(len(in), maxPolicyStrings)] {
+		if s = printable(s, maxPolicyString); s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// jsonInt is an integer, in quotes or not; set is false for what is none.
+type jsonInt struct {
+	value int
+	set   bool
+}
+
+func (n *jsonInt) UnmarshalJSON(b []byte) error {
+	v, err := strconv.Atoi(string(bytes.Trim(b, `"`)))
+	*n = jsonInt{value: v, set: err == nil}
+	return nil
+}
+
+func (n jsonInt) String() string {
+	if !n.set {
+		return "no-code"
+	}
+	return strconv.Itoa(n.value)
+}

@@ -1,0 +1,182 @@
+package ingest_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"postseal/reporting"
+	"postseal/reporting/ingest"
+)
+
+const good = `{"d":"good.example","policies":[{"policy-type":9,"policy-domain":"good.example","t":0,"f":0}]}`
+
+// socket returns both ends of a datagram socket.
+func socket(t *testing.T) (receiver, sender *net.UnixConn) {
+	t.Helper()
+	addr := &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unixgram"}
+	receiver, err := net.ListenUnixgram("unixgram", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { receiver.Close() })
+	sender, err = net.DialUnix("unixgram", nil, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sender.Close() })
+	return receiver, sender
+}
+
+// start runs r; stop ends it and waits.
+func start(t *testing.T, r *ingest.DatagramReceiver, conn *net.UnixConn) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx, conn) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func send(t *testing.T, conn *net.UnixConn, datagram string) {
+	t.Helper()
+	if _, err := conn.Write([]byte(datagram)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReceiverCountsEveryGoodDatagramAmongBadOnes(t *testing.T) {
+	receiver, sender := socket(t)
+	var got []reporting.Session
+	r := &ingest.DatagramReceiver{Emit: func(s reporting.Session) { got = append(got, s) }}
+	stop := start(t, r, receiver)
+	bad := 0
+	for i, datagram := range malformed {
+		if len(datagram) > 100_000 {
+			continue // beyond what a socket takes by default on some systems
+		}
+		send(t, sender, datagram)
+		send(t, sender, fmt.Sprintf(`{"d":"d%d.example","policies":[{"policy-type":9,"f":0}]}`, i))
+		bad++
+	}
+	stop()
+	if len(got) != bad {
+		t.Errorf("%d sessions of %d good datagrams", len(got), bad)
+	}
+	for _, s := range got {
+		if s.Time.IsZero() {
+			t.Errorf("session without a time: %+v", s)
+		}
+	}
+	st := r.Stats()
+	if st.Received != uint64(2*bad) || st.Malformed != uint64(bad) || st.Sessions != uint64(bad) || st.Lost != 0 || st.Waiting != 0 {
+		t.Errorf("counted %+v, sent %d good and %d bad", st, bad, bad)
+	}
+}
+
+// TestReceiverStalled stops the consumer altogether: what fits waits, what does not is
+// counted, to the last one.
+func TestReceiverStalled(t *testing.T) {
+	receiver, sender := socket(t)
+	stalled, open := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	emitted := 0
+	r := &ingest.DatagramReceiver{
+		MaxWaiting: 1000,
+		Emit: func(reporting.Session) {
+			once.Do(func() { close(stalled) })
+			<-open
+			emitted++
+		},
+	}
+	stop := start(t, r, receiver)
+	send(t, sender, good)
+	<-stalled // with that one in its hands
+	const sent = 5000
+	for range sent {
+		send(t, sender, good)
+	}
+	close(open)
+	stop()
+	st := r.Stats()
+	if st.Received != sent+1 || st.Lost+uint64(emitted) != sent+1 {
+		t.Errorf("sent %d, emitted %d, counted %+v", sent+1, emitted, st)
+	}
+	if emitted < 1001 {
+		t.Errorf("emitted %d, and 1000 had room", emitted)
+	}
+}
+
+// TestReceiverHoldsABurst is the promise of the package: 20 000 datagrams a second for
+// ten seconds, while a disk stands still.
+func TestReceiverHoldsABurst(t *testing.T) {
+	receiver, sender := socket(t)
+	open := make(chan struct{})
+	emitted := 0
+	r := &ingest.DatagramReceiver{Emit: func(reporting.Session) { <-open; emitted++ }}
+	stop := start(t, r, receiver)
+	const sent = 200_000
+	for range sent {
+		send(t, sender, good)
+	}
+	close(open)
+	stop()
+	if st := r.Stats(); emitted != sent || st.Lost != 0 || st.Received != sent {
+		t.Errorf("emitted %d of %d, counted %+v", emitted, sent, st)
+	}
+}
+
+func TestReceiverBytes(t *testing.T) {
+	receiver, sender := socket(t)
+	stalled, open := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	emitted := 0
+	r := &ingest.DatagramReceiver{
+		MaxWaitingBytes: 10 * len(good),
+		Emit: func(reporting.Session) {
+			once.Do(func() { close(stalled) })
+			<-open
+			emitted++
+		},
+	}
+	stop := start(t, r, receiver)
+	send(t, sender, good)
+	<-stalled
+	for range 100 {
+		send(t, sender, good)
+	}
+	send(t, sender, "") // received after all others
+	close(open)
+	stop()
+	if st := r.Stats(); st.Received != 102 || st.Lost+uint64(emitted)+st.Malformed != 102 || emitted < 11 {
+		t.Errorf("emitted %d, counted %+v", emitted, st)
+	}
+}
+
+func TestReceiverClosedByOthers(t *testing.T) {
+	receiver, _ := socket(t)
+	r := &ingest.DatagramReceiver{Emit: func(reporting.Session) {}}
+	receiver.Close()
+	if err := r.Run(t.Context(), receiver); err == nil {
+		t.Error("no error of a closed socket")
+	}
+}
+
+func BenchmarkDatagram(b *testing.B) {
+	line := []byte(`{"d": "sts-expired.example.test","pr": "v=TLSRPTv1; rua=mailto:tlsrpt@sts-expired.example.test","policies":[{"policy-type":2,"policy-domain": "sts-expired.example.test","policy-string":["version: STSv1","mode: enforce","mx: mx.sts-expired.example.test","max_age: 86400"],"mx-host":["mx.sts-expired.example.test"],"failure-details":[{"c":204,"s": "127.0.60.38","n": "mx.sts-expired.example.test","h": "250-expired.sink.example.test\r\n250-PIPELINING\r\n250 ENHANCEDSTATUSCODES","r": "127.0.60.103"}],"t":1,"f":1}]}`)
+	b.SetBytes(int64(len(line)))
+	for b.Loop() {
+		if _, err := ingest.ParseDatagram(line); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
