@@ -119,6 +119,7 @@ func (s *Session) unshaken(err error) *Failure {
 		return s.lost(StageHandshake, err, s.limits.Handshake, "waiting for the TLS handshake")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		f := s.lost(StageHandshake, err, s.limits.Handshake, "waiting for the TLS handshake")
+		f.Reply.Enhanced = "4.7.5"
 		return f.about("validation-failure", "tls-timeout")
 	case strings.HasPrefix(err.Error(), "tls: "):
 		f := why("tls-local: " + strings.TrimPrefix(err.Error(), "tls: "))

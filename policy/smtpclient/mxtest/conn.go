@@ -320,7 +320,7 @@ func codeOf(line string) (string, bool) {
 }
 
 // stall waits for Release, and reports whether it was that, and not the client that
-// hung up.
+// hung up. That cannot be told once the client has sent more than a buffer holds.
 func (c *conn) stall() bool {
 	c.host.mu.Lock()
 	released, closed := c.host.stalled, c.host.closed
@@ -331,9 +331,12 @@ func (c *conn) stall() bool {
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		for err := error(nil); err == nil; {
-			_, err = c.r.Peek(c.r.Buffered() + 1)
+		for c.r.Buffered() < c.r.Size() {
+			if _, err := c.r.Peek(c.r.Buffered() + 1); err != nil {
+				return
+			}
 		}
+		<-released
 	}()
 	defer func() {
 		c.raw.SetReadDeadline(time.Unix(1, 0))
@@ -342,8 +345,12 @@ func (c *conn) stall() bool {
 	}()
 	select {
 	case <-released:
-		return true
 	case <-gone:
+	}
+	select {
+	case <-released:
+		return true
+	default:
 		return false
 	}
 }
