@@ -80,7 +80,7 @@ func (s *Server) deliver(ctx context.Context, m *message) []smtpclient.Reply {
 // split sorts recipients by next hop. Those without one get their reply.
 func (d *delivery) split(open []int) []*group {
 	var groups []*group
-	byHop := map[hop]*group{}
+	byHop := map[nextHop]*group{}
 	for _, i := range open {
 		h, reply := d.s.route(d.m.envelope.To[i].Addr, d.m.modes[i])
 		if reply.Code != 0 {
@@ -89,7 +89,7 @@ func (d *delivery) split(open []int) []*group {
 		}
 		g := byHop[h]
 		if g == nil {
-			g = &group{hop: h}
+			g = &group{nextHop: h}
 			byHop[h] = g
 			groups = append(groups, g)
 		}

@@ -10,8 +10,8 @@ import (
 	"postseal/policy/smtpclient"
 )
 
-// hop is where a recipient's mail goes. Recipients with the same one share a copy.
-type hop struct {
+// nextHop is where a recipient's mail goes. Recipients with the same one share a copy.
+type nextHop struct {
 	dest    policy.Destination // zero for the two below
 	literal netip.AddrPort     // an address instead of a name: no policy (RFC 5321 §4.1.3)
 	local   bool               // LocalRelay
@@ -22,7 +22,7 @@ type hop struct {
 }
 
 // String names the next hop for logs and replies.
-func (h hop) String() string {
+func (h nextHop) String() string {
 	switch {
 	case h.local:
 		return "the local relay"
@@ -34,15 +34,15 @@ func (h hop) String() string {
 
 // group is the recipients of one message that have the next hop in common.
 type group struct {
-	hop
+	nextHop
 	recipients []int
 	loose      chan struct{} // closed when the message is not needed any more, though replies are to come
 	done       chan struct{} // closed when all have their replies
 }
 
 // route finds the next hop of an address, or the reply for one that has none.
-func (s *Server) route(address string, mode requiretls.Mode) (hop, smtpclient.Reply) {
-	h := hop{mode: mode}
+func (s *Server) route(address string, mode requiretls.Mode) (nextHop, smtpclient.Reply) {
+	h := nextHop{mode: mode}
 	at := strings.LastIndexByte(address, '@')
 	if at < 0 || s.isLocal(address[at+1:]) { // without a domain: <postmaster>, RFC 5321 §4.1.1.3
 		h.local, h.mode = true, requiretls.Normal
@@ -72,8 +72,8 @@ func (s *Server) route(address string, mode requiretls.Mode) (hop, smtpclient.Re
 
 // follow is the hop of a route. Then the policy of the next hop applies, not that of
 // the recipient's domain (RFC 8461 §3.4).
-func (s *Server) follow(r *Route, mode requiretls.Mode) (hop, smtpclient.Reply) {
-	h := hop{mode: mode, routed: true}
+func (s *Server) follow(r *Route, mode requiretls.Mode) (nextHop, smtpclient.Reply) {
+	h := nextHop{mode: mode, routed: true}
 	if mode == requiretls.Required && r.RequireTLSExempt {
 		h.mode, h.exempt = requiretls.Normal, true
 		s.logger().Info("route is exempt from REQUIRETLS", "domain", r.Domain, "nexthop", r.NextHop, "requiretls", "exempt")

@@ -73,7 +73,7 @@ func (w *walk) verdict(ctx context.Context) smtpclient.Reply {
 	}
 	top, final := w.weigh()
 	if top == nil {
-		return answer(451, "4.4.4", "no usable host for "+w.hop.String())
+		return answer(451, "4.4.4", "no usable host for "+w.nextHop.String())
 	}
 	r := top.Reply
 	if final {
