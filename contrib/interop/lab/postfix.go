@@ -36,7 +36,7 @@ const moving = "sid"
 // several of them apart.
 func newPostfix(ctx context.Context, o options, logs, suite string, number int) (*postfix, error) {
 	p := &postfix{suite: suite, root: filepath.Join(o.work, suite), snippets: filepath.Join(o.contrib, "postfix"), logs: logs, gates: suite != moving, address: fmt.Sprintf("127.0.25.%d", number)}
-	version, err := p.run(ctx, "postconf", "-h", "mail_version")
+	version, err := p.run(ctx, "postconf", "-d", "-h", "mail_version")
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -68,8 +69,8 @@ func (p *postfix) snippet(name string) (string, error) {
 	return string(text), err
 }
 
-// mainConfig is main.cf: of a parameter that stands there twice, Postfix takes the
-// last one.
+// mainConfig is main.cf. A few parameters of contrib/postfix are set again for the
+// lab.
 func (p *postfix) mainConfig() (string, error) {
 	level, names := "3.6", []string{"main.cf"}
 	if !p.older {
@@ -86,11 +87,10 @@ func (p *postfix) mainConfig() (string, error) {
 		}
 		text += part + "\n"
 	}
-	return text + `
+	return lastOnly(text + `
 # What the lab needs.
 smtp_tls_CAfile = /etc/ssl/postseal-lab-ca.pem
 transport_maps = inline:{lab.test=discard:}, $postseal_transport
-postseal_milter_down = accept
 
 compatibility_level = ` + level + `
 maillog_file = /var/log/postfix.log
@@ -117,7 +117,25 @@ dnssec_probe = ns:` + string(signed) + `
 smtp_tls_session_cache_database =
 minimal_backoff_time = 1s
 smtp_connect_timeout = 5s
-`, nil
+`), nil
+}
+
+// lastOnly drops parameters that are set again further down. Postfix itself would
+// take the last one, with a warning from every process.
+func lastOnly(config string) string {
+	lines := strings.Split(config, "\n")
+	seen := map[string]bool{}
+	for i, line := range slices.Backward(lines) {
+		name, _, isSetting := strings.Cut(line, " =")
+		if !isSetting || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if seen[name] {
+			lines[i] = "# " + line + " (set again below)"
+		}
+		seen[name] = true
+	}
+	return strings.Join(lines, "\n")
 }
 
 // masterConfig is master.cf: what Debian has, the services of contrib/postfix with

@@ -22,9 +22,17 @@ var stories = []story{
 	{"withdrawn", (*lab).withdrawn},
 	{"exempted", (*lab).exempted},
 	{"required", (*lab).required},
+	{"requiretls", (*lab).requireTLS},
+	{"requiretls-asked", (*lab).requireTLSAsked},
+	{"requiretls-codes", (*lab).requireTLSCodes},
+	{"relaxed", (*lab).relaxed},
+	{"mixed", (*lab).mixed},
+	{"transport", (*lab).transport},
 	{"daemon-down", (*lab).daemonDown},
 	{"outage", (*lab).outage},
 	{"no-validation", (*lab).noValidation},
+	{"sendmail", (*lab).sendmail},
+	{"exim", (*lab).exim},
 }
 
 func (l *lab) runStories(ctx context.Context) {
@@ -45,6 +53,15 @@ func (l *lab) expect(name, expected, seen string, good bool) {
 		problems = []string{"seen: " + seen}
 	}
 	l.report.add(nil, name, expected, seen, problems)
+}
+
+// expectAt reports one check of what a Postfix did.
+func (l *lab) expectAt(p *postfix, name, expected, seen string, good bool) {
+	var problems []string
+	if !good {
+		problems = []string{"seen: " + seen}
+	}
+	l.report.add(p, name, expected, seen, problems)
 }
 
 // expectNo reports that something went as expected unless there is an error.

@@ -125,8 +125,14 @@ func say(c *smtp.Client, code int, format string, args ...any) error {
 	return err
 }
 
-// later reports whether a refusal is a temporary one.
-func later(err error) bool {
+// code is the reply code of a refusal, 0 if there was none.
+func code(err error) int {
 	var reply *textproto.Error
-	return errors.As(err, &reply) && reply.Code/100 == 4
+	if !errors.As(err, &reply) {
+		return 0
+	}
+	return reply.Code
 }
+
+// later reports whether a refusal is a temporary one.
+func later(err error) bool { return code(err)/100 == 4 }
