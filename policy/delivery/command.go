@@ -64,7 +64,7 @@ func (w *wire) command() error {
 }
 
 // hand gives go-smtp a command.
-func (w *wire) hand(verb, line string) { w.handed, w.pending = verb, line+"\r\n" }
+func (w *wire) hand(verb, line string) { w.handed, w.pending, w.errors = verb, line+"\r\n", 0 }
 
 // wrong refuses a command. Who does not learn is sent away.
 func (w *wire) wrong(r smtpclient.Reply) error {
@@ -271,7 +271,7 @@ func (w *wire) bdat(args string) error {
 	if !w.ready() {
 		return w.skip(c, reply(503, "5.5.1", "no recipient was accepted"))
 	}
-	w.session.chunks = &chunkText{wire: w, chunk: c}
+	w.session.chunks = newChunkText(w, c)
 	w.hand("BDAT", "DATA")
 	return nil
 }

@@ -66,6 +66,9 @@ func scanHeader(r io.Reader, hostname string) (header, error) {
 		start := pos
 		line, err := in.ReadSlice('\n')
 		pos += int64(len(line))
+		if err != nil && err != io.EOF && err != bufio.ErrBufferFull {
+			return header{}, err
+		}
 		if !s.line(line) {
 			break
 		}

@@ -54,7 +54,7 @@ var _ smtp.LMTPSession = (*session)(nil)
 
 // errTwoReadings: go-smtp reads an address otherwise than we do, so that neither
 // may be trusted.
-var errTwoReadings = wording(reply(501, "5.1.3", errPath.Error()))
+var errTwoReadings = wording(reply(501, "5.1.3", "address with two readings"))
 
 func (s *session) Reset() {
 	s.transaction, s.chunks, s.replied = nil, nil, 0

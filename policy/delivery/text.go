@@ -53,10 +53,7 @@ func (d *dotText) Read(p []byte) (int, error) {
 func (d *dotText) more() error {
 	line, err := d.wire.in.ReadSlice('\n')
 	if err != nil && err != bufio.ErrBufferFull {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return err
+		return noEnd(err)
 	}
 	whole := err == nil
 	if d.begin && line[0] == '.' {
@@ -78,7 +75,8 @@ func (d *dotText) drop(smtpclient.Reply) error {
 	if err == io.EOF {
 		return nil
 	}
-	return errors.Join(errTooLarge, d.wire.raw.Close(), err)
+	d.wire.over = true
+	return errTooLarge
 }
 
 // chunk is what a BDAT announces.
@@ -93,14 +91,12 @@ type chunkText struct {
 	wire      *wire
 	chunk     chunk
 	left      int64
-	begun     bool
 	abandoned bool // nobody waits for replies
 }
 
+func newChunkText(w *wire, c chunk) *chunkText { return &chunkText{wire: w, chunk: c, left: c.size} }
+
 func (c *chunkText) Read(p []byte) (int, error) {
-	if !c.begun {
-		c.begun, c.left = true, c.chunk.size
-	}
 	for c.left == 0 {
 		if c.chunk.last {
 			return 0, io.EOF
@@ -112,10 +108,15 @@ func (c *chunkText) Read(p []byte) (int, error) {
 	}
 	n, err := c.wire.in.Read(p[:min(int64(len(p)), c.left)])
 	c.left -= int64(n)
+	return n, noEnd(err)
+}
+
+// noEnd is err, but for an end that is not that of the text.
+func noEnd(err error) error {
 	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
+		return io.ErrUnexpectedEOF
 	}
-	return n, err
+	return err
 }
 
 // command reads commands up to the next BDAT. Most others are out of order here
@@ -125,14 +126,15 @@ func (c *chunkText) command() error {
 	for {
 		line, err := w.readLine()
 		if err != nil {
-			return err
+			return noEnd(err)
 		}
 		verb, args, _ := strings.Cut(line, " ")
 		switch strings.ToUpper(verb) {
 		case "BDAT":
 			if c.chunk, err = parseChunk(strings.Trim(args, " ")); err != nil {
 				w.answer(reply(501, "5.5.4", err.Error()))
-				return errors.Join(err, w.raw.Close())
+				w.over, c.abandoned = true, true
+				return err
 			}
 			c.left = c.chunk.size
 			return nil
@@ -143,7 +145,8 @@ func (c *chunkText) command() error {
 			w.answer(reply(250, "2.0.0", "ok"))
 		default:
 			if err := w.wrong(reply(503, "5.5.1", "BDAT or RSET comes next")); err != nil {
-				return errors.Join(err, w.raw.Close())
+				w.over, c.abandoned = true, true
+				return err
 			}
 		}
 	}

@@ -22,8 +22,9 @@ const (
 	// SIZE 26 (RFC 1870 §3), AUTH 500 (RFC 4954 §3) and ORCPT 500 (RFC 3461 §5.4).
 	maxLine = 4096
 
-	// maxErrors ends a connection that does not speak LMTP.
-	maxErrors = 20
+	// maxErrors in a row end a connection that does not speak LMTP. A message may
+	// have many recipients that are refused.
+	maxErrors = 100
 
 	inputSize        = 16 << 10
 	handshakeTimeout = time.Minute
@@ -78,6 +79,7 @@ type wire struct {
 	to   recipient   // of the RCPT that it has
 	text text        // of the message, from 354 on
 	show bool        // go-smtp has not yet read the empty text
+	over bool        // nobody knows where the next command is
 
 	mu       sync.Mutex
 	idle     bool // waits for a command
@@ -108,6 +110,9 @@ func (w *wire) Read(p []byte) (int, error) {
 		w.show, w.pending = false, ".\r\n"
 	}
 	for w.pending == "" {
+		if w.over {
+			return 0, io.EOF
+		}
 		w.handed, w.text = "", nil
 		if err := w.command(); err != nil {
 			w.farewell(err)
@@ -122,7 +127,7 @@ func (w *wire) Read(p []byte) (int, error) {
 // farewell says why the connection ends.
 func (w *wire) farewell(err error) {
 	switch {
-	case errors.Is(err, errShutdown):
+	case errors.Is(err, errShutdown), errors.Is(err, os.ErrDeadlineExceeded) && w.isStopping():
 		w.answer(reply(421, "4.3.2", w.door.hostname+" is shutting down"))
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.answer(reply(421, "4.4.2", w.door.hostname+" waited too long for a command"))

@@ -14,7 +14,7 @@ const forwardKeyword = "NAME ADDR PORT PROTO HELO IDENT SOURCE"
 // maxForward is the longest value (XFORWARD_README: 255 octets).
 const maxForward = 255
 
-var errForward = errors.New("want " + forwardKeyword + " with values in xtext")
+var errForward = errors.New("want " + forwardKeyword + ", each with its value")
 
 // forward is what XFORWARD said. Only what is used is kept.
 type forward struct {
@@ -30,12 +30,12 @@ func (f forward) with(args string) (forward, error) {
 	}
 	for s := range strings.FieldsSeq(args) {
 		name, raw, ok := strings.Cut(s, "=")
-		value, valid := decodeXtext(raw)
-		if !ok || !valid || len(value) > maxForward {
+		if !ok {
 			return f, errForward
 		}
-		if value == "[UNAVAILABLE]" || value == "[TEMPUNAVAIL]" {
-			value = ""
+		value, valid := decodeXtext(raw)
+		if !valid || len(value) > maxForward || value == "[UNAVAILABLE]" || value == "[TEMPUNAVAIL]" {
+			value = "" // what a client called itself must not stop its mail
 		}
 		switch strings.ToUpper(name) {
 		case "ADDR":
