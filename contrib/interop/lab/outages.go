@@ -11,16 +11,51 @@ import (
 // daemonDown: without the daemon mail waits, and never goes out with less than
 // the policy; when the daemon is back it goes.
 func (l *lab) daemonDown(ctx context.Context) error {
+	const name = "daemon-down"
 	s := byName("sts")
+	var waiting []message
+	for _, p := range l.postfixes {
+		m := message{scenario: s, postfix: p, recipient: p.name("once", s.domain()), before: l.visits(s, p)}
+		if err := p.submit(mail{from: sender, to: []string{m.recipient}}); err != nil {
+			return err
+		}
+		if _, err := p.first(ctx, m.recipient); err != nil { // the MX host wants it to come again
+			return err
+		}
+		waiting = append(waiting, m)
+	}
 	l.daemon.process.stop()
-	sent, err := l.deliver(ctx, "daemon-down", s, held(`dsn=4\.7\.5.*client TLS configuration problem`))
-	if err != nil {
+	for _, m := range waiting {
+		_, err := m.postfix.send(s.domain())
+		l.expectAt(m.postfix, name, "new mail: 451, the client comes again", orTaken(err), later(err))
+		d, err := m.postfix.again(ctx, m.recipient)
+		l.expectAt(m.postfix, name, "mail in the queue: deferred", told(d, err), d.status == "deferred" && d.dsn != "4.2.1")
+	}
+	if err := l.withoutTransport(ctx); err != nil {
 		return err
 	}
 	if err := l.daemon.start(ctx); err != nil {
 		return err
 	}
-	l.redeliver(ctx, "daemon-down", "daemon back", sent, sentOver("Verified"))
+	l.redeliver(ctx, name, "daemon back", waiting, sentOver("Verified"))
+	return nil
+}
+
+// withoutTransport: the daemon is down, and Postfixes ask it for policies only.
+func (l *lab) withoutTransport(ctx context.Context) error {
+	for _, p := range l.postfixes {
+		if err := p.reconfigure(ctx, "transport_maps = inline:{lab.test=discard:}", "postseal_milter_down = accept"); err != nil {
+			return err
+		}
+	}
+	if _, err := l.deliver(ctx, "daemon-down", byName("sts"), held(`dsn=4\.7\.5.*client TLS configuration problem`)); err != nil {
+		return err
+	}
+	for _, p := range l.postfixes {
+		if err := p.reconfigure(ctx); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -24,6 +24,7 @@ type postfix struct {
 	log      *maillog
 	logs     string
 
+	extra   []string // settings of main.cf that a story wants
 	process *process
 	sent    int // messages so far
 }
@@ -103,6 +104,17 @@ func (p *postfix) send(domain string) (recipient string, err error) {
 // submit gives it a message.
 func (p *postfix) submit(m mail) error { return m.submit(p.address) }
 
+// patiently gives it a message again and again while it says to come later.
+func (p *postfix) patiently(ctx context.Context, m mail) error {
+	return until(ctx, func() error {
+		err := p.submit(m)
+		if err != nil && !later(err) {
+			err = fmt.Errorf("%w: %w", errHopeless, err)
+		}
+		return err
+	})
+}
+
 // first waits for the first attempt to deliver to a recipient.
 func (p *postfix) first(ctx context.Context, recipient string) (delivery, error) {
 	var found delivery
@@ -118,6 +130,29 @@ func (p *postfix) first(ctx context.Context, recipient string) (delivery, error)
 		return nil
 	})
 	return found, err
+}
+
+// again has Postfix try a deferred message once more, and waits for that attempt.
+func (p *postfix) again(ctx context.Context, recipient string) (delivery, error) {
+	before, err := p.log.attempts(recipient)
+	if err != nil || len(before) == 0 {
+		return delivery{}, fmt.Errorf("no attempt to deliver to %s: %w", recipient, err)
+	}
+	last := before[len(before)-1]
+	if _, err := p.run(ctx, "postqueue", "-i", last.queueID); err != nil {
+		return last, err
+	}
+	err = until(ctx, func() error {
+		now, err := p.log.attempts(recipient)
+		if err == nil && len(now) == len(before) {
+			err = errors.New("no further attempt to deliver to " + recipient)
+		}
+		if err == nil {
+			last = now[len(now)-1]
+		}
+		return err
+	})
+	return last, err
 }
 
 // retry has Postfix try a deferred message again and again until it is sent.

@@ -63,6 +63,21 @@ func (p *postfix) configure(ctx context.Context) error {
 	return err
 }
 
+// reconfigure adds settings to main.cf, in place of those that an earlier call has
+// added.
+func (p *postfix) reconfigure(ctx context.Context, settings ...string) error {
+	p.extra = settings
+	main, err := p.mainConfig()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(p.root, "etc/postfix/main.cf"), []byte(main), 0o644); err != nil {
+		return err
+	}
+	_, err = p.run(ctx, "postfix", "reload")
+	return err
+}
+
 // snippet reads a file of contrib/postfix.
 func (p *postfix) snippet(name string) (string, error) {
 	text, err := os.ReadFile(filepath.Join(p.snippets, name))
@@ -117,7 +132,7 @@ dnssec_probe = ns:` + string(signed) + `
 smtp_tls_session_cache_database =
 minimal_backoff_time = 1s
 smtp_connect_timeout = 5s
-`), nil
+` + strings.Join(p.extra, "\n") + "\n"), nil
 }
 
 // lastOnly drops parameters that are set again further down. Postfix itself would

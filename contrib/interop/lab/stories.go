@@ -29,6 +29,7 @@ var stories = []story{
 	{"mixed", (*lab).mixed},
 	{"transport", (*lab).transport},
 	{"daemon-down", (*lab).daemonDown},
+	{"milter-down", (*lab).milterDown},
 	{"outage", (*lab).outage},
 	{"no-validation", (*lab).noValidation},
 	{"sendmail", (*lab).sendmail},
@@ -62,6 +63,22 @@ func (l *lab) expectAt(p *postfix, name, expected, seen string, good bool) {
 		problems = []string{"seen: " + seen}
 	}
 	l.report.add(p, name, expected, seen, problems)
+}
+
+// told is an attempt to deliver in a few words, or why there is none.
+func told(d delivery, err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return d.status + " " + d.dsn + " by " + d.agent + ": " + d.text
+}
+
+// orTaken is what a submission got for an answer.
+func orTaken(err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return "taken"
 }
 
 // expectNo reports that something went as expected unless there is an error.
