@@ -2,7 +2,6 @@ package smtpclient
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -27,7 +26,6 @@ func (c *Client) Connect(ctx context.Context, t Target) (*Session, error) {
 		}
 	}
 	if f != nil {
-		c.log().Info("no session", "host", t.String(), "demand", t.Demand.Security, "stage", f.Stage, "reason", f.Error())
 		return nil, f
 	}
 	c.remember(s)
@@ -35,12 +33,19 @@ func (c *Client) Connect(ctx context.Context, t Target) (*Session, error) {
 	return s, nil
 }
 
-// broke reports whether it was TLS that failed, rather than the host.
-func (f *Failure) broke() bool { return f.Stage == StageHandshake }
+// broke reports whether it was TLS that failed, or the connection over the mere
+// mention of it, rather than the host.
+func (f *Failure) broke() bool {
+	return f.Stage == StageHandshake || f.Stage == StageSTARTTLS && !f.Remote
+}
 
 func (c *Client) open(ctx context.Context, t Target, secure bool) (*Session, *Failure) {
 	s := &Session{target: t, hostname: c.Hostname, limits: c.Limits.orDefault()}
+	s.info.Remote = t.Addr
 	conn, err := c.dial(ctx, t.Addr, s.limits.Connect)
+	if err != nil && ctx.Err() != nil {
+		return nil, s.fail(StageConnect, err, 451, "4.4.1", "no more time while connecting")
+	}
 	if err != nil {
 		return nil, s.fail(StageConnect, err, 451, "4.4.1", "cannot connect%s", cause(err))
 	}
@@ -62,7 +67,7 @@ func (c *Client) dial(ctx context.Context, addr netip.AddrPort, limit time.Durat
 		dial = new(net.Dialer).DialContext
 	}
 	conn, err := dial(ctx, "tcp", addr.String())
-	if err != nil && ctx.Err() != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return conn, err

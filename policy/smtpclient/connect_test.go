@@ -1,9 +1,16 @@
 package smtpclient_test
 
 import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"postseal/policy/smtpclient/mxtest"
 )
@@ -56,32 +63,31 @@ func TestGreeting(t *testing.T) {
 		{"SMTP-025 code without text", mxtest.Config{}, []string{"GREETING", "220"}, "encrypt", "pkix", full},
 	})
 	t.Run("SMTP-020 the whole of it before a word", func(t *testing.T) {
-		b := newBed(t)
-		b.Reply("GREETING", mxtest.Stall+" 220 a\n220 b")
-		done := make(chan string)
-		go func() {
-			outcome, _ := b.connect(b.target("encrypt"))
-			done <- outcome
-		}()
-		for len(b.Conns()) == 0 {
-		}
-		if c := b.Conns(); len(c[0].Commands) != 0 {
-			t.Errorf("said before the greeting: %q", c[0].Commands)
-		}
-		b.Release()
-		for outcome := ""; outcome == ""; {
-			select {
-			case outcome = <-done:
-				if outcome != "pkix" {
-					t.Error(outcome)
+		synctest.Test(t, func(t *testing.T) {
+			b := newPipe(t)
+			near, far := net.Pipe()
+			b.client.Dial = dialer(near)
+			done := make(chan error)
+			go func() {
+				_, err := b.client.Connect(t.Context(), b.target("encrypt"))
+				done <- err
+			}()
+			for _, piece := range []string{"220-a\r\n", "220-b\r\n220", " c"} {
+				io.WriteString(far, piece)
+				synctest.Wait() // the client waits too, rather than to write
+				far.SetReadDeadline(time.Now().Add(time.Second))
+				if n, err := far.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+					t.Errorf("said something after %q", piece)
 				}
-			default:
-				b.Release() // the host may have come to the stall after the first
 			}
-		}
-		if c := b.Conns(); c[0].Groups[0] != 1 {
-			t.Errorf("EHLO came with %d commands", c[0].Groups[0])
-		}
+			far.SetReadDeadline(time.Time{})
+			io.WriteString(far, "\r\n")
+			if line, err := bufio.NewReader(far).ReadString('\n'); line != "EHLO client.example.net\r\n" {
+				t.Errorf("said %q, %v", line, err)
+			}
+			far.Close()
+			<-done
+		})
 	})
 }
 
@@ -129,6 +135,8 @@ func TestStartTLS(t *testing.T) {
 		{"SMTP-032 502, opportunistic", mxtest.Config{}, []string{"STARTTLS", "502 5.5.1 what"}, "opportunistic", "opportunistic", "EHLO STARTTLS QUIT"},
 		{"SMTP-032 554, opportunistic", mxtest.Config{}, []string{"STARTTLS", "554 no"}, "opportunistic", "opportunistic", "EHLO STARTTLS QUIT"},
 		{"SMTP-032 250, opportunistic", mxtest.Config{}, []string{"STARTTLS", "250 what"}, "opportunistic", "opportunistic", "EHLO STARTTLS QUIT"},
+		{"SMTP-038 lost at STARTTLS, opportunistic", mxtest.Config{}, []string{"STARTTLS", mxtest.Drop}, "opportunistic", "opportunistic", "EHLO STARTTLS | EHLO QUIT"},
+		{"SMTP-032 lost at STARTTLS, demanded", mxtest.Config{}, []string{"STARTTLS", mxtest.Drop}, "encrypt", "451 4.4.2 starttls ~", "EHLO STARTTLS"},
 		{"SMTP-032 454, demanded", mxtest.Config{}, []string{"STARTTLS", "454 4.7.0 not now"}, "encrypt", off, "EHLO STARTTLS QUIT"},
 		{"SMTP-032 501, demanded", mxtest.Config{}, []string{"STARTTLS", "501 what"}, "encrypt", off, "EHLO STARTTLS QUIT"},
 		{"SMTP-032 502, demanded", mxtest.Config{}, []string{"STARTTLS", "502 what"}, "pkix", off, "EHLO STARTTLS QUIT"},

@@ -49,9 +49,10 @@ func (f *Failure) Error() string { return f.Reply.Text }
 func (f *Failure) Unwrap() error { return f.Err }
 
 // Temporary reports whether another attempt at this host may succeed. A failure
-// that is not temporary is definitive: for REQUIRETLS that the host cannot do
-// what RFC 8689 §4.2.1 demands, in the words of §4.2.1 "after trying all"; else that it never
-// takes mail, or cannot take this message.
+// that is not temporary is definitive: for REQUIRETLS, that the host does not do
+// what RFC 8689 §4.2.1 demands; else that it never takes mail (RFC 7504), or cannot
+// take this message. What is unreachable, or says so with class 4, may do better
+// later, whatever is demanded.
 func (f *Failure) Temporary() bool { return f.Reply.Code/100 == 4 }
 
 // Policy reports whether the host could be reached but must not be used, which
@@ -124,6 +125,9 @@ func (s *Session) lost(stage Stage, err error, limit time.Duration, while string
 func cause(err error) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		err = op.Err
+	}
+	if call, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = call.Err
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return ""

@@ -3,6 +3,7 @@ package smtpclient_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -72,6 +73,23 @@ func TestReadReply(t *testing.T) {
 	bad("SMTP-026 much in all", strings.Repeat("250-"+strings.Repeat("x", 4000)+"\r\n", 20)+"250 x\r\n", "65536 octets")
 	bad("SMTP-027 end within a line", "250 x", "EOF")
 	bad("SMTP-027 end within a reply", "250-x\r\n", "EOF")
+}
+
+func TestEnhanced(t *testing.T) {
+	t.Run("SMTP-150 the enhanced code is of the reply's class", func(t *testing.T) {
+		for code := 200; code < 600; code++ {
+			for _, enhanced := range []string{"", "2.1.0 ", "4.7.0 ", "5.7.1 ", "3.0.0 ", "9.9.9 "} {
+				r, _, err := smtpclient.ReadReply(strings.NewReader(fmt.Sprintf("%d %sx\r\n", code, enhanced)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkReply(t, r)
+				if e := strings.TrimSpace(enhanced); e != "" && int(e[0]-'0') == code/100 && e[0] != '3' && r.Enhanced != e {
+					t.Errorf("%d %s became %s", code, e, r.Enhanced)
+				}
+			}
+		}
+	})
 }
 
 // endless is what a reader never comes to the end of.

@@ -33,7 +33,10 @@ const writeSize = 32 << 10
 
 func (s *Session) attach(conn net.Conn) {
 	s.raw = conn
-	s.info.Local, s.info.Remote = addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
+	if tcp, ok := conn.LocalAddr().(*net.TCPAddr); ok {
+		ap := tcp.AddrPort()
+		s.info.Local = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
 	s.over(conn)
 }
 
@@ -42,14 +45,6 @@ func (s *Session) over(conn net.Conn) {
 	s.conn = conn
 	s.r = bufio.NewReaderSize(conn, maxLine)
 	s.w = bufio.NewWriterSize(pieceWriter{s}, writeSize)
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	if tcp, ok := a.(*net.TCPAddr); ok {
-		ap := tcp.AddrPort()
-		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
-	}
-	return netip.AddrPort{}
 }
 
 // pieceWriter gives each piece its time (RFC 5321 §4.5.3.2.5).

@@ -77,9 +77,10 @@ func (s *Session) config(c *Client) *tls.Config {
 }
 
 // serverName is the name for SNI: the TLSA base domain where there is one (RFC
-// 7672 §8.1), else the MX host (RFC 8461 §7.1); none for an address literal.
+// 7672 §8.1), else, and wherever the certificate must be for it, the MX host (RFC
+// 8461 §7.1); none for an address literal.
 func (t Target) serverName() string {
-	if h := t.Demand.Host; h != nil && len(h.Usable) > 0 {
+	if h := t.Demand.Host; h != nil && len(h.Usable) > 0 && t.Demand.Security != PKIX {
 		return h.Base
 	}
 	return t.host()

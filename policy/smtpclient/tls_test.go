@@ -286,6 +286,7 @@ func TestServerName(t *testing.T) {
 		{"STS-096 the MX name", smtpclient.Target{Name: mx, Demand: smtpclient.Demand{Security: smtpclient.PKIX}}, mx},
 		{"DANE-095 the base", smtpclient.Target{Name: mx, Demand: expanded}, "mxbackup.example.net"},
 		{"DANE-095 the base without demand", smtpclient.Target{Name: mx, Demand: smtpclient.Demand{Plan: expanded.Plan, Host: expanded.Host}}, "mxbackup.example.net"},
+		{"STS-096 whatever the base is", smtpclient.Target{Name: mx, Demand: smtpclient.Demand{Security: smtpclient.PKIX, Plan: expanded.Plan, Host: expanded.Host}}, mx},
 		{"DANE-095 no TLSA: the host's name", smtpclient.Target{Name: mx, Demand: smtpclient.Demand{Plan: expanded.Plan, Host: nil}}, mx},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

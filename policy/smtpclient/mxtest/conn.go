@@ -2,6 +2,7 @@ package mxtest
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -22,7 +23,7 @@ type Conn struct {
 	Hello    *tls.ClientHelloInfo // nil if there was none; not its Conn
 	Certs    int                  // certificates of the client
 	Commands []string             // in order; the first inside TLS comes after "STARTTLS"
-	Groups   []int                // how many commands came in each piece that was read, about: what was buffered together
+	Groups   []int                // how many commands came together, for each time that the host had to wait for some
 	Mails    []Mail
 	Quit     bool // said, before the connection ended
 }
@@ -32,6 +33,7 @@ type Mail struct {
 	From  string   // the MAIL command without verb and "FROM:": "<a@b> SIZE=1"
 	To    []string // so the RCPT commands that were accepted
 	Data  []byte   // as on the wire, without the doubled dots and the last one
+	Size  int64    // of Data, even if that was not kept
 	Taken bool     // the reply was of class 2, and was going to be said
 	TLS   bool
 }
@@ -213,11 +215,11 @@ func (c *conn) data(line string) error {
 			return err
 		}
 	}
-	data, err := c.content()
+	data, size, err := c.content()
 	if err != nil {
 		return err
 	}
-	mail := Mail{From: c.from, To: c.to, Data: data, TLS: c.secure}
+	mail := Mail{From: c.from, To: c.to, Data: data, Size: size, TLS: c.secure}
 	c.note(func(r *Conn) {
 		r.Commands = append(r.Commands, ".")
 		r.Mails = append(r.Mails, mail)
@@ -229,22 +231,24 @@ func (c *conn) data(line string) error {
 }
 
 // content reads up to the last dot. Only CRLF ends a line.
-func (c *conn) content() ([]byte, error) {
-	var data []byte
+func (c *conn) content() (data []byte, size int64, err error) {
 	start := true
 	for {
 		p, err := c.r.ReadSlice('\n')
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return nil, err
+			return nil, 0, err
 		}
 		if start && string(p) == ".\r\n" {
-			return data, nil
+			return data, size, nil
 		}
 		if start && len(p) > 0 && p[0] == '.' {
 			p = p[1:]
 		}
-		data = append(data, p...)
-		start = err == nil && strings.HasSuffix(string(p), "\r\n")
+		size += int64(len(p))
+		if !c.config.Discard {
+			data = append(data, p...)
+		}
+		start = err == nil && bytes.HasSuffix(p, []byte("\r\n"))
 	}
 }
 

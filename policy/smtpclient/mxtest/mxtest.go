@@ -72,7 +72,8 @@ type Config struct {
 	NeedCert    bool     // and insist on one
 	NoTickets   bool     // no TLS session tickets; needed with connections in memory
 
-	MaxRcpts int // recipients in one transaction, beyond that 452 4.5.3; 0: any number
+	Discard  bool // count the octets of messages, and do not keep them
+	MaxRcpts int  // recipients in one transaction, beyond that 452 4.5.3; 0: any number
 }
 
 // Actions, in place of replies.
