@@ -34,8 +34,9 @@ ifdef(`POSTSEAL_REQUIRETLS_PORT', `', `define(`POSTSEAL_REQUIRETLS_PORT', `8465'
 ifdef(`POSTSEAL_RELAXED_PORT', `', `define(`POSTSEAL_RELAXED_PORT', `8466')')
 divert(0)dnl
 dnl # Whom to believe. Without it every certificate fails, and with it all mail to
-dnl # domains with an MTA-STS policy.
+dnl # domains with an MTA-STS policy. Sendmail reads neither if one is missing.
 ifdef(`confCACERT', `', `define(`confCACERT', `/etc/ssl/certs/ca-certificates.crt')')dnl
+ifdef(`confCACERT_PATH', `', `define(`confCACERT_PATH', `/etc/ssl/certs')')dnl
 dnl # 9, the default, logs that a certificate failed; 12 also why.
 define(`confLOG_LEVEL', `12')dnl
 dnl # The policy of each destination. -T<TMPF>: no answer defers the mail. The rules

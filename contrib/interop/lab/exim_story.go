@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// exim: Exim 4.96 with contrib/exim. It does DANE and MTA-STS by itself, in mixed sets
+// host by host; where TLSA records are unusable, and when they are tagged, messages go
+// out through the daemon.
+func (l *lab) exim(ctx context.Context) error {
+	o, err := newExim(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer o.stop()
+	for _, c := range eximChapters {
+		to, err := l.follow(ctx, o, c.name, c.mail, c.fates)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		for i, f := range c.fates {
+			if c.name == "requiretls" && f.status == "bounced" {
+				l.bounced(ctx, o, c.name, to[i], "550 5.")
+			}
+		}
+	}
+	l.untagged(o, "tags")
+	return l.eximDown(ctx, o)
+}
+
+const (
+	viaSTS = "postseal_smtp_sts"
+	viaTLS = "postseal_smtp"
+	viaRT  = "postseal_lmtp_requiretls"
+)
+
+var eximChapters = []chapter{
+	{name: "policy", fates: []fate{
+		{local: "m", scenario: "none", status: "sent", via: viaTLS, wire: encrypted, log: "CV=yes"},
+		{local: "m", scenario: "none-selfsigned", status: "sent", via: viaTLS, wire: encrypted, log: "CV=no"},
+		{local: "m", scenario: "none-plaintext", status: "sent", via: viaTLS, wire: clear},
+		{local: "m", scenario: "sts", status: "sent", via: viaSTS, wire: encrypted, log: "CV=yes"},
+		{local: "m", scenario: "sts-wildcard", status: "sent", via: viaSTS, wire: encrypted, log: "CV=yes"},
+		{local: "m", scenario: "sts-testing", status: "sent", via: viaTLS, wire: encrypted, log: "CV=no"},
+		{local: "m", scenario: "sts-expired", status: "deferred", via: viaSTS, log: "certificate verification failed"},
+		{local: "m", scenario: "sts-selfsigned", status: "deferred", via: viaSTS, log: "certificate verification failed"},
+		{local: "m", scenario: "sts-wrongname", status: "deferred", via: viaSTS, log: "certificate verification failed"},
+		{local: "m", scenario: "sts-nostarttls", status: "deferred", via: viaSTS, log: "a TLS session is required"},
+		{local: "m", scenario: "sts-foreign-mx", status: "deferred", via: "postseal_sts_no_mx", log: "no MX host of .* is in the policy"},
+		{local: "m", scenario: "dane", status: "sent", via: viaTLS, wire: encrypted, log: "CV=dane"},
+		{local: "m", scenario: "dane-ta", status: "sent", via: viaTLS, wire: encrypted, log: "CV=dane"},
+		{local: "m", scenario: "dane-mismatch", status: "deferred", via: viaTLS, log: "certificate verification failed|DANE"},
+		{local: "m", scenario: "dane-nostarttls", status: "deferred", via: viaTLS, log: "TLS"},
+		{local: "m", scenario: "tlsa-bogus", status: "deferred", via: "postseal_policy", log: "TLSA"},
+		{local: "m", scenario: "both-mismatch", status: "deferred", via: viaTLS, log: "certificate verification failed|DANE"},
+		{local: user, status: "sent", via: "mail_spool"},
+	}},
+	{name: "mixed", fates: []fate{
+		{local: "m", scenario: "mixed", status: "sent", via: viaSTS, wire: encrypted, log: "H=mx1.*CV=dane"},
+		{local: "m", scenario: "mixed-pkix", status: "sent", via: viaSTS, wire: encrypted, log: "H=mx2.*CV=yes"},
+		{local: "m", scenario: "mixed-dane", status: "sent", via: viaSTS, wire: encrypted, log: "H=mx2.*CV=dane"},
+		{local: "m", scenario: "mixed-broken", status: "deferred", via: viaSTS, log: "certificate verification failed"},
+		{local: "m", scenario: "dane-unusable", status: "sent", via: "postseal_lmtp", wire: encrypted},
+	}},
+	{name: "requiretls", mail: mail{headers: []string{asking}, body: secret}, fates: []fate{
+		{local: "m", scenario: "rt-dane", status: "sent", via: viaRT, wire: required},
+		{local: "perm", scenario: "rt-dane", status: "bounced", via: viaRT, log: "550 5.1.1 .*no such mailbox"},
+		{local: "tmp", scenario: "rt-dane", status: "deferred", via: viaRT, log: "451 4.2.1 .*mailbox is busy"},
+		{local: "m", scenario: "rt-sts", status: "sent", via: viaRT, wire: required},
+		{local: "m", scenario: "rt-silent", status: "bounced", via: viaRT, log: "550 5.7.30 "},
+		{local: "m", scenario: "rt-gone", status: "deferred", via: viaRT, log: "4[0-9]{2} 4"},
+		{local: user, status: "sent", via: "mail_spool"},
+	}},
+	{name: "forged", mail: mail{client: stranger, headers: []string{asking, "X-Postseal-Route: requiretls"}}, fates: []fate{
+		{local: "m", scenario: "rt-dane", status: "sent", via: viaTLS, wire: encrypted, log: "CV=dane"},
+		{local: "m", scenario: "none-plaintext", status: "sent", via: viaTLS, wire: clear},
+	}},
+	{name: "relaxed", mail: mail{headers: []string{waiving}}, fates: []fate{
+		{local: "m", scenario: "sts-expired", status: "sent", via: "postseal_lmtp_relaxed", wire: encrypted},
+		{local: "m", scenario: "sts-nostarttls", status: "sent", via: "postseal_lmtp_relaxed", wire: clear},
+		{local: "m", scenario: "dane-mismatch", status: "sent", via: "postseal_lmtp_relaxed", wire: encrypted},
+		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal_lmtp_relaxed", wire: encrypted},
+		{local: user, status: "sent", via: "mail_spool"},
+	}},
+	{name: "both", mail: mail{headers: []string{waiving, asking}}, fates: []fate{
+		{local: "m", scenario: "rt-dane", status: "sent", via: viaRT, wire: required},
+		{local: "m", scenario: "rt-plaintext", status: "bounced", via: viaRT, log: "5[0-9]{2} 5.7."},
+	}},
+}
+
+// eximDown: without the daemon Exim takes mail and keeps it, tagged or not; local
+// mail is delivered. When the daemon is back all goes, under its tags.
+func (l *lab) eximDown(ctx context.Context, o *other) error {
+	o.daemon.process.stop()
+	tagged, err := l.follow(ctx, o, "down", mail{headers: []string{asking}}, []fate{
+		{local: "m", scenario: "rt-dane", status: "deferred", via: viaRT, log: "Connection refused"},
+		{local: user, status: "sent", via: "mail_spool"}})
+	if err != nil {
+		return err
+	}
+	others, err := l.follow(ctx, o, "down", mail{}, []fate{
+		{local: "m", scenario: "sts", status: "deferred", via: "postseal_policy", log: "policy service unavailable"},
+		{local: "m", scenario: "none", status: "deferred", via: "postseal_policy", log: "policy service unavailable"},
+		{local: user, status: "sent", via: "mail_spool"}})
+	if err != nil {
+		return err
+	}
+	if err := o.daemon.start(ctx); err != nil {
+		return err
+	}
+	l.back(ctx, o, append(tagged[:1], others[:2]...), []wire{required, encrypted, encrypted})
+	return nil
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"postseal/policy/requiretls"
+)
+
+// Where Sendmail is, and its daemon. Sendmail 8.17 has no DANE.
+const (
+	sendmailAddress = "127.0.25.11"
+	sendmailDaemon  = "127.0.0.11"
+	sendmailLocal   = "8467" // port of its daemon without milter
+)
+
+// newSendmail configures Sendmail and starts it, with a daemon of its own.
+func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
+	if o, err = newOther(l, "sendmail", sendmailAddress); err != nil {
+		return nil, err
+	}
+	o.parse, o.hands = sendmailAttempts, "postseal"
+	o.flush = []string{"/usr/sbin/sendmail", "-C/etc/mail/lab.cf", "-Lsm-mta", "-q"}
+	o.mainlog = filepath.Join(l.folder, "sendmail.log")
+	if o.daemon, err = newDaemon(l.folder, l.postseal, "daemon-sendmail", validating, sendmailDaemon, nil); err != nil {
+		return nil, err
+	}
+	err = o.daemon.amend("dane = true", "dane = false", `for = ["mixed", `, `for = ["mixed", "dane", `, "[milter]\n", "[milter]\nroute = \"recipient\"\n",
+		`local_domains = ["`+localDomain+`"]`, `local_domains = ["`+o.domain+`"]`+"\n"+`local_relay = "tcp:`+sendmailDaemon+":"+sendmailLocal+`"`)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.daemon.start(ctx); err != nil {
+		return nil, err
+	}
+	if err := syslog(filepath.Join(o.root, "dev/log"), o.mainlog); err != nil {
+		return nil, err
+	}
+	err = o.write(map[string]string{
+		"etc/mail/lab.mc":           sendmailConfig(o.domain),
+		"etc/mail/access":           "Connect:127\tRELAY\n",
+		"etc/mail/local-host-names": o.domain + "\n",
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = o.prepare(ctx, `
+		rm -rf /var/spool/mqueue/*
+		makemap hash /etc/mail/access </etc/mail/access
+		m4 /etc/mail/lab.mc >/etc/mail/lab.cf
+		chown root:root /etc/mail /etc/mail/* /var/spool/mqueue`) // Sendmail trusts no files of others
+	if err != nil {
+		return nil, err
+	}
+	return o, o.start(ctx, "/usr/sbin/sendmail", "-C/etc/mail/lab.cf", "-Lsm-mta", "-bD")
+}
+
+// sendmailConfig is sendmail.mc: what an administrator would have, but for
+// addresses and time limits.
+func sendmailConfig(domain string) string {
+	return "divert(-1)\n" +
+		"include(`/usr/share/sendmail/cf/m4/cf.m4')\n" +
+		"divert(0)dnl\n" +
+		"OSTYPE(`debian')dnl\n" +
+		"undefine(`confHOST_STATUS_DIRECTORY')dnl\n" +
+		"define(`confDOMAIN_NAME', `" + domain + "')dnl\n" +
+		"define(`confPID_FILE', `/run/sendmail.pid')dnl\n" +
+		"define(`QUEUE_DIR', `/var/spool/mqueue')dnl\n" +
+		"define(`confDONT_PROBE_INTERFACES', `true')dnl\n" +
+		"define(`confMIN_QUEUE_AGE', `0')dnl\n" +
+		"define(`confTO_CONNECT', `5s')dnl\n" +
+		"define(`confTO_ICONNECT', `5s')dnl\n" +
+		"define(`confCACERT', `/etc/ssl/postseal-lab-ca.pem')dnl\n" +
+		"define(`POSTSEAL_HOST', `" + sendmailDaemon + "')dnl\n" +
+		"define(`POSTSEAL_LOCAL_PORT', `" + sendmailLocal + "')dnl\n" +
+		"FEATURE(`no_default_msa')dnl\n" +
+		"FEATURE(`local_lmtp', `/usr/libexec/sendmail/mail.local')dnl\n" +
+		"FEATURE(`access_db', `hash -T<TMPF> /etc/mail/access')dnl\n" +
+		"DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=25, Addr=" + sendmailAddress + "')dnl\n" +
+		"CLIENT_OPTIONS(`Family=inet, Address=" + sendmailAddress + "')dnl\n" +
+		"include(`/usr/share/postseal/sendmail/postseal.m4')dnl\n" +
+		"MAILER(`local')dnl\n" +
+		"MAILER(`smtp')dnl\n" +
+		"include(`/usr/share/postseal/sendmail/postseal_rules.m4')dnl\n"
+}
+
+// syslog writes what comes to a log socket into a file, as long as the process
+// lives.
+func syslog(socket, path string) error {
+	if err := os.RemoveAll(socket); err != nil {
+		return err
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(socket, 0o666); err != nil {
+		return err
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	go func() {
+		line := make([]byte, 8<<10) // Sendmail's are shorter
+		for {
+			n, err := conn.Read(line)
+			if err != nil {
+				return
+			}
+			_, text, _ := strings.Cut(string(line[:n]), ">") // of the priority
+			file.WriteString(strings.TrimRight(text, "\n\x00") + "\n")
+		}
+	}()
+	return nil
+}
+
+var (
+	sendmailLine = regexp.MustCompile(`: to=(\S+), .*?mailer=([^,]+), .*stat=(.*)`)
+	anAddress    = regexp.MustCompile(`<([^>]+)>`)
+)
+
+// sendmailAttempts reads Sendmail's log. Recipients with one result share a line,
+// and those of tagged messages bear a suffix there. "dsn=" is not looked at: on a
+// line "Sent" it can be that of the recipient before.
+func sendmailAttempts(log string) []attempt {
+	var all []attempt
+	for line := range strings.Lines(log) {
+		l := sendmailLine.FindStringSubmatch(strings.TrimSpace(line))
+		if l == nil {
+			continue
+		}
+		status := "bounced"
+		switch word, _, _ := strings.Cut(strings.ReplaceAll(l[3], ":", " "), " "); word {
+		case "Sent":
+			status = "sent"
+		case "Deferred", "queued":
+			status = "deferred"
+		}
+		for _, to := range anAddress.FindAllStringSubmatch(l[1], -1) {
+			recipient, _ := requiretls.CutSuffix(to[1])
+			all = append(all, attempt{recipient: recipient, status: status, via: l[2], text: l[0]})
+		}
+	}
+	return all
+}

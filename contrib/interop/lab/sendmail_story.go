@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/textproto"
+	"strings"
+)
+
+// sendmail: Sendmail 8.17 with contrib/sendmail. It does MTA-STS by itself; DANE,
+// which it has not, mixed sets of MX hosts and tagged messages go out through the
+// daemon.
+func (l *lab) sendmail(ctx context.Context) error {
+	o, err := newSendmail(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer o.stop()
+	for _, c := range sendmailChapters {
+		to, err := l.follow(ctx, o, c.name, c.mail, c.fates)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		for i, f := range c.fates {
+			if c.name == "requiretls" && f.status == "bounced" {
+				l.bounced(ctx, o, c.name, to[i], "550 5.")
+			}
+		}
+	}
+	l.untagged(o, "tags")
+	return l.sendmailDown(ctx, o)
+}
+
+var sendmailChapters = []chapter{
+	{name: "policy", fates: []fate{
+		{local: "m", scenario: "none", status: "sent", via: "esmtp", wire: encrypted},
+		{local: "m", scenario: "none-selfsigned", status: "sent", via: "esmtp", wire: encrypted},
+		{local: "m", scenario: "none-plaintext", status: "sent", via: "esmtp", wire: clear},
+		{local: "m", scenario: "sts", status: "sent", via: "esmtp", wire: encrypted},
+		{local: "m", scenario: "sts-wildcard", status: "sent", via: "esmtp", wire: encrypted},
+		{local: "m", scenario: "sts-testing", status: "sent", via: "esmtp", wire: encrypted},
+		{local: "m", scenario: "sts-expired", status: "deferred", via: "esmtp", log: "403 4.7.0 authentication failed"},
+		{local: "m", scenario: "sts-selfsigned", status: "deferred", via: "esmtp", log: "403 4.7.0 authentication failed"},
+		{local: "m", scenario: "sts-wrongname", status: "deferred", via: "esmtp", log: "450 4.7.0 .* not listed in SANs"},
+		{local: "m", scenario: "sts-nostarttls", status: "deferred", via: "esmtp", log: "403 4.7.0 other side does not support STARTTLS"},
+		{local: "m", scenario: "sts-foreign-mx", status: "deferred", via: "esmtp", log: "450 4.7.0 .* not found in"},
+		{local: "m", scenario: "dane", status: "sent", via: "postseal", wire: encrypted},
+		{local: "m", scenario: "dane-expired", status: "sent", via: "postseal", wire: encrypted},
+		{local: "m", scenario: "dane-mismatch", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx1.dane-mismatch"},
+		{local: "m", scenario: "dane-nostarttls", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx1.dane-nostarttls"},
+		{local: "m", scenario: "both-mismatch", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx1.both-mismatch"},
+		{local: user, status: "sent", via: "local"},
+	}},
+	{name: "mixed", fates: []fate{
+		{local: "m", scenario: "mixed", status: "sent", via: "postseal", wire: encrypted},
+		{local: "m", scenario: "mixed-pkix", status: "sent", via: "postseal", wire: encrypted},
+		{local: "m", scenario: "mixed-dane", status: "sent", via: "postseal", wire: encrypted},
+		{local: "m", scenario: "mixed-broken", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx[12].mixed-broken"},
+		{local: "m", scenario: "dane-unusable", status: "sent", via: "postseal", wire: encrypted},
+	}},
+	// One message, five domains, of which one is local: each recipient has a result of
+	// its own (RFC 8689 §4.2.1).
+	{name: "requiretls", mail: mail{headers: []string{asking}, body: secret}, fates: []fate{
+		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-requiretls", wire: required},
+		{local: "perm", scenario: "rt-dane", status: "bounced", via: "postseal-requiretls", log: "550 5.1.1 .*no such mailbox"},
+		{local: "tmp", scenario: "rt-dane", status: "deferred", via: "postseal-requiretls", log: "451 4.2.1 .*mailbox is busy"},
+		{local: "m", scenario: "rt-sts", status: "sent", via: "postseal-requiretls", wire: required},
+		{local: "m", scenario: "rt-silent", status: "bounced", via: "postseal-requiretls", log: "550 5.7.30 "},
+		{local: "m", scenario: "rt-gone", status: "deferred", via: "postseal-requiretls", log: "4[0-9]{2} 4"},
+		{local: user, status: "sent", via: "local"},
+	}},
+	{name: "forged", mail: mail{client: stranger, headers: []string{asking, "X-Postseal-Route: requiretls"}}, fates: []fate{
+		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal", wire: encrypted},
+		{local: "m", scenario: "none-plaintext", status: "sent", via: "esmtp", wire: clear},
+	}},
+	{name: "relaxed", mail: mail{headers: []string{waiving}}, fates: []fate{
+		{local: "m", scenario: "sts-expired", status: "sent", via: "postseal-relaxed", wire: encrypted},
+		{local: "m", scenario: "sts-nostarttls", status: "sent", via: "postseal-relaxed", wire: clear},
+		{local: "m", scenario: "dane-mismatch", status: "sent", via: "postseal-relaxed", wire: encrypted},
+		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-relaxed", wire: encrypted},
+		{local: user, status: "sent", via: "local"},
+	}},
+	{name: "both", mail: mail{headers: []string{waiving, asking}}, fates: []fate{
+		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-requiretls", wire: required},
+		{local: "m", scenario: "rt-plaintext", status: "bounced", via: "postseal-requiretls", log: "5[0-9]{2} 5.7."},
+	}},
+}
+
+// sendmailDown: without the daemon clients are told to come again, and what is in
+// the queue stays there. When the daemon is back, all of it goes, under its tags.
+func (l *lab) sendmailDown(ctx context.Context, o *other) error {
+	first, err := l.follow(ctx, o, "down", mail{headers: []string{asking}}, []fate{
+		{local: "once", scenario: "rt-dane", status: "deferred", via: "postseal-requiretls", log: "451 4.2.1 .*come again"}})
+	if err != nil {
+		return err
+	}
+	second, err := l.follow(ctx, o, "down", mail{}, []fate{
+		{local: "once", scenario: "sts", status: "deferred", via: "esmtp", log: "4.2.1"},
+		{local: "once", scenario: "none", status: "deferred", via: "esmtp", log: "4.2.1"}})
+	if err != nil {
+		return err
+	}
+	o.daemon.process.stop()
+	err = mail{from: user + "@" + o.domain, to: []string{user + "@" + o.domain}}.submit(o.address)
+	l.expect(o.name+" down", "no daemon: the client is told to come again", fmt.Sprint(err), comeAgain(err))
+	if _, err := o.run(ctx, o.flush...); err != nil {
+		return err
+	}
+	list, err := o.run(ctx, "/usr/sbin/sendmail", "-C/etc/mail/lab.cf", "-bp") // such an attempt is not in the log
+	if err != nil {
+		return err
+	}
+	for _, to := range append(first, second...) {
+		local, _, _ := strings.Cut(to, "@") // the list cuts long addresses
+		l.expect(o.name+" down", "no daemon: "+to+" waits", list, strings.Contains(list, "<"+local+"@"))
+	}
+	if err := o.daemon.start(ctx); err != nil {
+		return err
+	}
+	l.back(ctx, o, append(first, second...), []wire{required, encrypted, encrypted})
+	return nil
+}
+
+// comeAgain reports whether a client was refused for the time being.
+func comeAgain(err error) bool {
+	var reply *textproto.Error
+	return errors.As(err, &reply) && reply.Code/100 == 4
+}
