@@ -95,8 +95,10 @@ func (w *walk) take(ctx context.Context, s *smtpclient.Session, batch []int, res
 		case 4:
 			w.temporary[i] = said(host, r)
 		case 0:
-			if res.Uncertain { // another host could make it two
-				final[i] = res.Failure.Reply
+			// Another host could make it two; or is not asked, since what is
+			// too large for one usually is for its fellows.
+			if f := res.Failure; res.Uncertain || f.Stage == smtpclient.StageMail && f.Reply.Code == 552 {
+				final[i] = f.Reply
 			}
 		}
 	}

@@ -66,6 +66,22 @@ func (s *Server) unmet(w *walk, h *dane.Host, f *smtpclient.Failure) {
 	s.Report(o)
 }
 
+// reportBroken tells of hosts whose TLSA records could not be looked up, where that
+// leaves none to contact.
+func (w *walk) reportBroken(d *policy.Decision, p *dane.Plan) {
+	open := *d
+	open.Level = policy.LevelNone // so that the host's own failure is named, not that of all
+	for i := range p.Hosts {
+		h := &p.Hosts[i]
+		if h.State != dane.Broken {
+			continue
+		}
+		if _, f := smtpclient.Require(&open, p, h, w.mode, true); f != nil {
+			w.s.unmet(w, h, f)
+		}
+	}
+}
+
 func (w *walk) outcome(h *dane.Host) Outcome {
 	return Outcome{Time: w.s.now(), Domain: w.dest.Domain, MX: h.Name, Decision: w.decision, Host: h, Relaxed: w.relaxed()}
 }

@@ -168,6 +168,9 @@ func TestDANE(t *testing.T) {
 		took(t, good, 1)
 		want(t, b.send(normal, "u@e.signed.test")[0], "451 4.7.5", "a.signed.test")
 		untouched(t, lame)
+		if diff := cmp.Diff([]string{"a.signed.test tlsa:tlsa-invalid", "b.signed.test no-policy-found:", "a.signed.test tlsa:tlsa-invalid"}, b.reported()); diff != "" {
+			t.Error(diff)
+		}
 	})
 	for _, name := range []string{"STS-130 MTA-STS does not rescue", "DANE-110 MTA-STS does not rescue"} {
 		t.Run(name, func(t *testing.T) {

@@ -209,6 +209,24 @@ func TestReplies(t *testing.T) {
 		h.Reply("GREETING", "521 5.3.2 never")
 		want(t, b.send(normal, "u@d.test")[0], "556 5.3.2", "never")
 	})
+	t.Run("too large for the host", func(t *testing.T) {
+		b := newBed(t)
+		b.host("a.test", 11, mxtest.Config{TLSKeywords: []string{"SIZE 10"}})
+		z := b.host("z.test", 12)
+		b.mx("d.test", 10, "a.test", 20, "z.test")
+		want(t, b.send(normal, "u@d.test")[0], "552 5.3.4", "a.test")
+		untouched(t, z)
+	})
+	t.Run("UTF-8 that no host takes", func(t *testing.T) {
+		b := newBed(t)
+		b.host("a.test", 11, mxtest.Config{TLSKeywords: []string{"8BITMIME"}})
+		z := b.host("z.test", 12, mxtest.Config{TLSKeywords: []string{"8BITMIME"}})
+		b.mx("d.test", 10, "a.test", 20, "z.test")
+		want(t, b.send(normal, "ü@d.test")[0], "550 5.6.7", "a.test", "z.test")
+		z.Set(mxtest.Config{})
+		b.state.pool.close() // it would go over the session of before
+		want(t, b.send(normal, "ü@d.test")[0], "250 2.0.0", "z.test")
+	})
 	t.Run("SMTP-150 every reply of ours", func(t *testing.T) {
 		for _, code := range []int{250, 451, 452, 530, 550, 556} {
 			for _, enhanced := range []string{"", "2.0.0", "4.7.5", "5.7.10", "5.999.999"} {

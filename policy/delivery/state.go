@@ -67,24 +67,19 @@ func (s *Server) end(addr net.Addr) {
 	if n := slices.Index(st.listening, addr); n >= 0 {
 		st.listening = slices.Delete(st.listening, n, n+1)
 	}
-	st.serving--
-	last, cut := st.serving <= 0, st.cut
-	st.mu.Unlock()
-	if !last || cut == nil {
+	if st.serving--; st.serving > 0 || st.hard == nil {
+		st.mu.Unlock()
 		return
 	}
-
+	cut := st.cut
+	st.hard, st.cut = nil, nil // whoever begins now begins anew
 	st.pool.close()
+	st.mu.Unlock()
+
 	timer := time.AfterFunc(readOn, func() { cut(errEnded) })
 	st.tasks.wait()
 	timer.Stop()
 	cut(errEnded)
-
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.serving <= 0 {
-		st.hard, st.cut = nil, nil
-	}
 }
 
 // listens reports whether a listener of ours is at addr.

@@ -121,14 +121,17 @@ func (w *walk) words() string {
 			said = append(said, text)
 		}
 	}
-	// Each gets its share, so that a talkative host does not silence the others.
-	share := maxText/min(len(said), 4) - 2
-	if len(said) > 1 {
-		for i, s := range said {
-			said[i] = s[:min(len(s), share)]
-		}
+	const between = "; "
+	all := strings.Join(said, between)
+	if len(all) <= maxText {
+		return all
 	}
-	return strings.Join(said, "; ")
+	// Each gets its share, so that a talkative host does not silence the others.
+	share := maxText/min(len(said), 4) - len(between)
+	for i, s := range said {
+		said[i] = s[:min(len(s), share)]
+	}
+	return strings.Join(said, between)
 }
 
 // failed remembers why a host did not take the mail; h is nil where DNS was not asked.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"postseal/policy"
 	"postseal/policy/dane"
@@ -44,6 +46,8 @@ type candidate struct {
 
 // run ends when every recipient of the group has a reply.
 func (w *walk) run(ctx context.Context) {
+	start := w.s.now()
+	defer func() { w.tell(start) }()
 	candidates, r := w.find(ctx)
 	if r.Code == 0 {
 		w.visit(ctx, candidates)
@@ -57,6 +61,25 @@ func (w *walk) run(ctx context.Context) {
 		}
 	}
 	w.settle(replies)
+}
+
+// tell logs what became of the group.
+func (w *walk) tell(start time.Time) {
+	count := [3]int{}
+	w.mu.Lock()
+	for _, i := range w.recipients {
+		switch w.replies[i].Code / 100 {
+		case 2:
+			count[0]++
+		case 5:
+			count[2]++
+		default:
+			count[1]++
+		}
+	}
+	w.mu.Unlock()
+	w.log.Info("delivery", "nexthop", w.nextHop.String(), "mode", w.mode.String(),
+		"sent", count[0], "deferred", count[1], "refused", count[2], "setbacks", len(w.setbacks), "took", w.s.now().Sub(start))
 }
 
 // find gives the hosts in the order in which they are to be tried; or the reply for
@@ -110,6 +133,7 @@ func (w *walk) unroutable(ctx context.Context, d *policy.Decision, p *dane.Plan)
 	case len(p.Hosts) == 0 && p.Err != nil:
 		return answer(451, "4.4.3", p.Err.Error())
 	case d.Level == policy.LevelTemp && !w.relaxed():
+		w.reportBroken(d, p)
 		return answer(451, "4.7.5", "the TLS policy of "+domain+" cannot be told: "+d.Reason)
 	case p.NullMX: // RFC 7505 §3
 		return answer(556, "5.1.10", domain+" accepts no mail (null MX)")
@@ -147,7 +171,7 @@ func (w *walk) hosts(p *dane.Plan) ([]*dane.Host, smtpclient.Reply) {
 // by an address at which we listen, which mail would come back from for ever.
 func (s *Server) isOwn(h *dane.Host, p *dane.Plan) bool {
 	if !p.Fixed {
-		for _, name := range append([]string{s.Hostname}, s.Names...) {
+		for _, name := range append([]string{s.ownName()}, s.Names...) {
 			if name != "" && strings.EqualFold(strings.TrimSuffix(name, "."), h.Name) {
 				return true
 			}
@@ -159,6 +183,18 @@ func (s *Server) isOwn(h *dane.Host, p *dane.Plan) bool {
 		}
 	}
 	return false
+}
+
+// ownName is the name that we go by.
+func (s *Server) ownName() string {
+	if s.Hostname != "" {
+		return s.Hostname
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
 }
 
 // atLiteral is the one candidate of an address literal. It has no policy (RFC 8461
