@@ -199,12 +199,14 @@ func TestRules(t *testing.T) {
 			milter.Rule{Sender: "public@example.org", Tag: "none"},
 			milter.Rule{Sender: "@example.org", Recipient: ".bank.example", Tag: "requiretls"},
 			milter.Rule{Recipient: "old@bücher.example", Tag: "relaxed"},
+			milter.Rule{Recipient: "one@exact.example", Tag: "requiretls"},
 			milter.Rule{User: "Finance", Tag: "requiretls"},
 			milter.Rule{User: "@corp.example", Recipient: "*", Tag: "requiretls"},
 		)
 		check(t, s, far, mail{to: []string{"<x@eu.bank.example>"}}, required...)
 		check(t, s, far, mail{to: []string{"<x@EU.Bank.example.>"}}, required...)
 		check(t, s, far, mail{to: []string{"<@relay.example:x@eu.bank.example>"}}, required...)
+		check(t, s, far, mail{to: []string{"<@relay.example,@b.example:One@exact.example>"}}, required...)
 		check(t, s, far, mail{to: []string{"<x@bank.example>"}}) // itself is not below
 		check(t, s, far, mail{to: []string{"<x@notbank.example>"}})
 		check(t, s, far, mail{from: "<sender@example.com>", to: []string{"<x@eu.bank.example>"}})

@@ -209,8 +209,8 @@ func TestEnvelope(t *testing.T) {
 		show(t, "<a@b> REQUIRETLS\x00", tagRequired, "e <a@b> RET=HDRS")
 		show(t, "<a@b>  SIZE=10 REQUIRETLS ENVID=x\x00", tagRequired, "e <a@b> RET=HDRS ENVID=x")
 		show(t, "<a@b> SIZE=10\x00REQUIRETLS\x00", tagRequired, "e <a@b> RET=HDRS")
-		show(t, "<\"> REQUIRETLS\"@b>\x00")
-		show(t, "<\"\\\"> REQUIRETLS\"@b>\x00")
+		show(t, "<\"> REQUIRETLS \"@b>\x00")
+		show(t, "<\"\\\"> REQUIRETLS \"@b>\x00")
 		show(t, "<> REQUIRETLS\x00")
 	})
 	t.Run("MIL-011 folded values are unfolded, and one blank is left to the mail server", func(t *testing.T) {
@@ -273,6 +273,42 @@ func TestState(t *testing.T) {
 		want(t, m, full, "m 1 X-Postseal-Route: ", tagRequired, headersOnly)
 		want(t, m, mail{})
 	})
+	t.Run("MIL-012 no macro of a message is left for the next", func(t *testing.T) {
+		log := &logger{}
+		m := connect(t, &milter.Server{Log: log.slog(), Route: milter.RouteRecipient})
+		bare := func() {
+			t.Helper()
+			m.command('M', "<sender@example.org>", "REQUIRETLS", "RET=HDRS")
+			m.command('R', "<rcpt@example.net>")
+			m.send('E')
+			var got []byte
+			for len(got) == 0 || got[len(got)-1] != 'c' {
+				code, _ := m.read()
+				got = append(got, code)
+			}
+			if string(got) != "+-c" {
+				t.Errorf("answers %s", got)
+			}
+		}
+		m.macros('M', "i", "old", "{tls_version}", "old")
+		m.command('M', "<sender@example.org>")
+		m.macros('R', "i", "old", "{rcpt_mailer}", "local")
+		m.command('R', "<rcpt@example.net>")
+		m.macros('L', "i", "old")
+		m.command('L', "Subject", "old")
+		bare() // without ABORT
+		m.macros('M', "i", "old")
+		m.command('M', "<sender@example.org>")
+		m.macros('R', "i", "old", "{rcpt_mailer}", "local") // and no recipient
+		m.send('A')
+		bare()
+		m.macros('M', "{auth_authen}", "old")
+		m.send('A')
+		want(t, m, mail{header: ask})
+		if got := strings.Count(log.String(), `queue_id="" tag=requiretls`); got != 2 || strings.Contains(log.String(), "old") {
+			t.Errorf("logged: %s", log)
+		}
+	})
 	t.Run("MIL-012 QUIT ends the connection", func(t *testing.T) {
 		m := connect(t, &milter.Server{})
 		m.send('Q')
@@ -286,10 +322,13 @@ func TestState(t *testing.T) {
 		want(t, m, mail{header: ask}, tagRequired, headersOnly)
 		m.command('M', "<sender@example.org>", "REQUIRETLS")
 		m.send('K')
+		m.command('R', "<rcpt@example.net>")
+		if changes, _ := m.end(); changes != nil { // its message has gone as well
+			t.Errorf("changes %q", changes)
+		}
+		want(t, m, mail{header: ask}) // a client of whom nothing is said is not near
 		m.connect("client.example.com", far)
 		want(t, m, mail{header: ask})
-		m.send('K')
-		want(t, m, mail{header: ask}) // a client of whom nothing is said is not near
 		want(t, m, requiresTLS, tagRequired, headersOnly)
 	})
 	t.Run("MIL-020 the macros that Postfix sends are understood", func(t *testing.T) {
@@ -366,6 +405,28 @@ func TestState(t *testing.T) {
 			t.Errorf("logged: %s", log)
 		}
 	})
+}
+
+func TestLocalClients(t *testing.T) {
+	for _, c := range []struct {
+		connect string
+		local   bool
+	}{
+		{"localhost\x004\x00\x00127.0.0.1\x00", true}, // the session that Postfix simulates
+		{"LOCALHOST\x006\x00\x00IPv6:::1\x00", true},
+		{"localhost\x004\x00\x00192.0.2.25\x00", false}, // a stranger's name
+		{"mx.example.org\x004\x00\x00127.0.0.1\x00", false},
+		{"localhost\x00U", true}, // sendmail -bs
+		{"unknown\x00U", false},
+		{"mx.example.org\x00L\x00\x00/run/smtp\x00", true},
+	} {
+		m := connect(t, &milter.Server{})
+		m.raw(rawFrame('C', []byte(c.connect)))
+		changes, _ := m.transact(mail{header: ask()})
+		if got := changes != nil; got != c.local {
+			t.Errorf("%q: %q", c.connect, changes)
+		}
+	}
 }
 
 func TestRefusals(t *testing.T) {

@@ -81,9 +81,10 @@ func TestServe(t *testing.T) {
 			if got, verdict := m.end(); verdict != "c" || len(got) != 2 {
 				t.Errorf("%q %s", got, verdict)
 			}
+			began := time.Now()
 			m.wantClosed()
-			if err := <-done; err != nil {
-				t.Error(err)
+			if err := <-done; err != nil || time.Since(began) != 0 {
+				t.Errorf("%v after %s", err, time.Since(began))
 			}
 		})
 	})
@@ -129,6 +130,20 @@ func TestServe(t *testing.T) {
 			began = time.Now()
 			m.wantClosed()
 			if d := time.Since(began); d != 30*time.Second {
+				t.Errorf("after %s", d)
+			}
+		})
+	})
+	t.Run("a mail server that takes no answers is left alone in time", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := connect(t, &milter.Server{})
+			m.command('M', "<sender@example.org>", "REQUIRETLS")
+			m.send('E')
+			began := time.Now()
+			if _, err := m.Write(make([]byte, 5)); err == nil {
+				t.Error("the next frame is read")
+			}
+			if d := time.Since(began); d != time.Minute {
 				t.Errorf("after %s", d)
 			}
 		})
