@@ -28,6 +28,9 @@ func (c *Client) Connect(ctx context.Context, t Target) (*Session, error) {
 	if f != nil {
 		return nil, f
 	}
+	if !s.info.TLS {
+		s.proveNothing()
+	}
 	c.remember(s)
 	c.logSession(s)
 	return s, nil

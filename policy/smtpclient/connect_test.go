@@ -2,9 +2,11 @@ package smtpclient_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -12,6 +14,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"postseal/policy/smtpclient"
 	"postseal/policy/smtpclient/mxtest"
 )
 
@@ -197,4 +202,39 @@ func TestStartTLS(t *testing.T) {
 			t.Error("an extension of the clear phase is left")
 		}
 	})
+}
+
+func TestUnreachable(t *testing.T) {
+	b := newBed(t)
+	target := b.target("dane requiretls")
+	target.Addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.99"), target.Addr.Port())
+	_, err := b.client.Connect(t.Context(), target)
+	f, ok := errors.AsType[*smtpclient.Failure](err)
+	if !ok || f.Stage != smtpclient.StageConnect || f.Policy() || !f.Temporary() {
+		t.Fatalf("failure %+v", f)
+	}
+	want := smtpclient.Reply{Code: 451, Enhanced: "4.4.1", Text: target.String() + ": cannot connect: connection refused"}
+	if diff := cmp.Diff(want, f.Reply); diff != "" {
+		t.Error(diff)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = b.client.Connect(ctx, b.target("opportunistic"))
+	if f := b.failure(err); !strings.HasSuffix(f.Error(), "no more time while connecting") || f.Reply.Enhanced != "4.4.1" {
+		t.Error(f)
+	}
+}
+
+func TestTargetString(t *testing.T) {
+	for want, target := range map[string]smtpclient.Target{
+		"mx.example.org[192.0.2.1]":      {Name: mx, Addr: netip.MustParseAddrPort("192.0.2.1:25")},
+		"mx.example.org[2001:db8::1]":    {Name: mx, Addr: netip.MustParseAddrPort("[2001:db8::1]:25")},
+		"mx.example.org[192.0.2.1]:2525": {Name: mx, Addr: netip.MustParseAddrPort("[::ffff:192.0.2.1]:2525")},
+		"[192.0.2.1]":                    {Addr: netip.MustParseAddrPort("192.0.2.1:25")},
+		"mx?.example[192.0.2.1]":         {Name: "mx\r.example", Addr: netip.MustParseAddrPort("192.0.2.1:25")},
+	} {
+		if got := target.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
 }

@@ -47,9 +47,7 @@ func (s situation) require(t *testing.T) (smtpclient.Demand, *smtpclient.Failure
 		mode, others := strings.CutPrefix(s.sts, "!")
 		pattern := mx
 		if others {
-			mode, pattern = s.sts[1:], "mx.other.example"
-		} else {
-			mode = s.sts
+			pattern = "mx.other.example"
 		}
 		d.STS = stsPolicy(t, mode, pattern)
 	}

@@ -94,10 +94,8 @@ func FuzzSession(f *testing.F) {
 			far.Write(in)
 			far.Close()
 		}()
-		b := &bed{t: t}
 		client := &smtpclient.Client{Limits: limits, Dial: dialer(near)}
-		target := smtpclient.Target{Name: mx}
-		s, err := client.Connect(t.Context(), target)
+		s, err := client.Connect(t.Context(), smtpclient.Target{Name: mx})
 		if err == nil {
 			to := []smtpclient.Recipient{{Addr: "b@x"}, {Addr: "c@x"}}
 			r := s.Send(t.Context(), &smtpclient.Envelope{To: to}, strings.NewReader(text), int64(len(text)))
@@ -121,7 +119,6 @@ func FuzzSession(f *testing.F) {
 		near.Close()
 		<-ended
 		<-heard
-		_ = b
 	})
 }
 

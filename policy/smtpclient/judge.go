@@ -44,6 +44,20 @@ func (s *Session) judge(c *Client, state tls.ConnectionState) {
 	i.Secured = DANE
 }
 
+// proveNothing is judge for a session in clear text.
+func (s *Session) proveNothing() {
+	i, d := &s.info, s.target.Demand
+	if d.STS != nil {
+		i.STSErr = i.NoTLS
+		if !d.STS.Match(s.target.Name) {
+			i.STSErr = errNotInPolicy
+		}
+	}
+	if d.Host != nil && len(d.Host.Usable) > 0 {
+		i.DANEErr = i.NoTLS
+	}
+}
+
 var (
 	errNotInPolicy   = errors.New("the MX host is not in the MTA-STS policy")
 	errNoCertificate = errors.New("no certificate presented")
@@ -101,8 +115,11 @@ func (s *Session) verdict() *Failure {
 }
 
 // Classify gives the result type and the failure-reason-code of RFC 8460 §4.3 for
-// [Info.DANEErr], [Info.PKIXErr] and [Info.STSErr].
+// [Info.DANEErr], [Info.PKIXErr] and [Info.STSErr], and for a [*Failure] its own.
 func Classify(err error) (result, reason string) {
+	if f, ok := errors.AsType[*Failure](err); ok {
+		return f.Result, f.Reason
+	}
 	if e, ok := errors.AsType[*dane.VerifyError](err); ok {
 		switch e.Failure {
 		case dane.NoMatch:

@@ -190,6 +190,24 @@ func TestUnauthenticated(t *testing.T) {
 			}
 		}
 	})
+	t.Run("SMTP-059 clear text proves nothing", func(t *testing.T) {
+		b := newBed(t)
+		b.Set(mxtest.Config{NoSTARTTLS: true})
+		target := b.target("opportunistic")
+		target.Demand = daneDemand(b.Record(3, 1, 1))
+		target.Demand.Security = smtpclient.Opportunistic
+		target.Demand.STS = stsPolicy(t, "testing", mx)
+		s, err := b.client.Connect(t.Context(), target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		for _, err := range []error{s.Info().DANEErr, s.Info().STSErr, s.Info().NoTLS} {
+			if result, reason := smtpclient.Classify(err); result != "starttls-not-supported" || reason == "" {
+				t.Errorf("%v: %s, %s", err, result, reason)
+			}
+		}
+	})
 	t.Run("STS-094 MX name and certificate, both", func(t *testing.T) {
 		b := newBed(t)
 		target := b.target("opportunistic")

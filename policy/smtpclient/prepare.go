@@ -3,6 +3,7 @@ package smtpclient
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -164,6 +165,9 @@ func (t *transaction) eight(header bool) (bool, error) {
 		return true, nil
 	}
 	start, err := seeker.Seek(0, io.SeekCurrent)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return true, nil
+	}
 	if err != nil {
 		return false, err
 	}

@@ -229,6 +229,38 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// once is a reader that cannot go back; seekless says so only when it is asked to.
+type once struct{ io.Reader }
+
+type seekless struct{ io.Reader }
+
+func (seekless) Seek(int64, int) (int64, error) { return 0, errors.ErrUnsupported }
+
+func TestOnce(t *testing.T) {
+	for _, data := range []io.Reader{once{strings.NewReader(text)}, seekless{strings.NewReader(text)}} {
+		for _, tt := range []struct {
+			name string
+			e    smtpclient.Envelope
+			want string
+		}{
+			{"SMTP-101 the envelope is believed", smtpclient.Envelope{Body: "8BITMIME"}, "5.6.3"},
+			{"SMTP-102 the envelope is believed", smtpclient.Envelope{UTF8: true}, "5.6.7"},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				b := newBed(t)
+				b.Set(mxtest.Config{NoSTARTTLS: true, Keywords: []string{}})
+				s := b.open("opportunistic")
+				defer s.Close()
+				tt.e.To = []smtpclient.Recipient{{Addr: "b@x"}}
+				r := s.Send(t.Context(), &tt.e, data, int64(len(text)))
+				if r.Failure == nil || r.Failure.Reply.Enhanced != tt.want || !r.Usable {
+					t.Errorf("%s, %v", codes(r), r.Failure)
+				}
+			})
+		}
+	}
+}
+
 func TestRequireTLS(t *testing.T) {
 	for _, ret := range []string{"FULL", "HDRS"} {
 		b := newBed(t)
