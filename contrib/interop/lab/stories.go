@@ -30,6 +30,8 @@ var stories = []story{
 	{"transport", (*lab).transport},
 	{"daemon-down", (*lab).daemonDown},
 	{"milter-down", (*lab).milterDown},
+	{"kill", (*lab).kill},
+	{"throughput", (*lab).throughput},
 	{"outage", (*lab).outage},
 	{"no-validation", (*lab).noValidation},
 	{"sendmail", (*lab).sendmail},
