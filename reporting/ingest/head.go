@@ -41,7 +41,12 @@ func head(line []byte) (e entry, ok bool) {
 	if version {
 		return structured(e, line)
 	}
-	return classic(e, line)
+	if c, ok := classic(e, line); ok {
+		return c, true
+	}
+	// Some templates leave priority and version out.
+	e, ok = structured(e, line)
+	return e, ok && len(e.pid) > 0
 }
 
 // priority takes "<22>" off, and says whether a version follows, which makes the rest

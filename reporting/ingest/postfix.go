@@ -1,24 +1,365 @@
 package ingest
 
-import "postseal/reporting"
+import (
+	"bytes"
+	"time"
+
+	"postseal/reporting"
+	"postseal/reporting/tlsrpt"
+)
 
 // postfix reads the log of Postfix 3.4 to 3.12.
+//
+// One smtp(8) process handles one delivery at a time, and logs in order: what it found
+// at each MX host, then one line with status= per recipient. The first have no queue
+// id, so they wait under the process until the second give them a domain. tlsproxy(8)
+// repeats what smtp says, and knows more only where a handshake or a certificate fails.
 type postfix struct {
-	o     Options
-	clock clock
-	stats Stats
+	relaxed [][]byte
+	clock   clock
+	stats   Stats
+	open    openTable
+	proxy   proxyNotes
 }
 
 func newPostfix(o Options) *postfix {
-	return &postfix{o: o, clock: clock{location: o.Location, now: o.Now}}
+	p := &postfix{clock: clock{location: o.Location, now: o.Now}}
+	for _, name := range o.Relaxed {
+		p.relaxed = append(p.relaxed, []byte(name))
+	}
+	p.open.init()
+	return p
 }
 
-func (p *postfix) Line(line []byte, emit func(reporting.Session)) {}
+func (p *postfix) Line(line []byte, emit func(reporting.Session)) {
+	p.stats.Lines++
+	if len(line) > MaxLine {
+		p.stats.Oversize++
+		return
+	}
+	if !worthReading(line) {
+		return
+	}
+	e, ok := head(bytes.TrimRight(line, "\r"))
+	if !ok || len(e.pid) == 0 {
+		return
+	}
+	switch p.program(&e) {
+	case programSMTP:
+		p.smtp(&e, emit)
+	case programProxy:
+		p.tlsproxy(&e)
+	}
+}
 
-func (p *postfix) Flush(emit func(reporting.Session)) {}
+// worthReading passes lines of smtp and tlsproxy, and those whose program must be
+// looked for with more care. Nine of ten lines end here, so it does little.
+func worthReading(line []byte) bool {
+	if len(line) < classicLen {
+		return false
+	}
+	if line[0] == '{' {
+		return bytes.Contains(line, []byte(`smtp"`)) || bytes.Contains(line, []byte(`tlsproxy"`))
+	}
+	// The first bracket of a classic line is that of the process id.
+	if i := bytes.IndexByte(line, '['); i > 8 {
+		if string(line[i-4:i]) == "smtp" || string(line[i-8:i]) == "tlsproxy" {
+			return true
+		}
+	}
+	if line[0] != '<' && (line[0] < '0' || line[0] > '9') {
+		return false
+	}
+	// "2026-… host app-name …" has no colon behind the third word.
+	rest := line
+	if line[0] == '<' {
+		end := bytes.IndexByte(line, '>')
+		if end < 0 || !bytes.HasPrefix(line[end+1:], []byte("1 ")) {
+			return false
+		}
+		rest = line[end+3:]
+	}
+	for range 2 {
+		_, after, ok := word(rest)
+		if !ok {
+			return false
+		}
+		rest = after
+	}
+	tag, _, ok := word(rest)
+	return ok && tag[len(tag)-1] != ':'
+}
 
-func (p *postfix) Stats() Stats { return p.stats }
+type program int
 
-func (p *postfix) AppendState(dst []byte) []byte { return dst }
+const (
+	programOther program = iota
+	programSMTP
+	programProxy
+)
 
-func (p *postfix) RestoreState(state []byte) error { return nil }
+// program says who wrote the line. syslog_name and the names of transports may be
+// anything: postfix/smtp, postfix-out/smtp, postfix/relay/smtp. Where the tag was cut
+// at its first slash, the text alone must tell: no other program of Postfix writes
+// the lines that count, lmtp(8) with TLS aside.
+func (p *postfix) program(e *entry) program {
+	rest, part := e.tag, []byte(nil)
+	for found := true; found; {
+		part, rest, found = bytes.Cut(rest, []byte("/"))
+		for _, name := range p.relaxed {
+			if bytes.Equal(part, name) {
+				return programOther
+			}
+		}
+	}
+	switch {
+	case string(part) == "smtp", e.cut:
+		return programSMTP
+	case string(part) == "tlsproxy":
+		return programProxy
+	}
+	return programOther
+}
+
+// smtp reads a line of an SMTP client.
+func (p *postfix) smtp(e *entry, emit func(reporting.Session)) {
+	text := e.text
+	if rest, ok := establishedTo(text); ok {
+		p.established(e, rest)
+		return
+	}
+	if id, rest, ok := queueID(text); ok {
+		p.queued(e, id, rest, emit)
+		return
+	}
+	if relay, said, ok := certificateFailed(text); ok {
+		p.verdict(e, relay, verdictOf(said))
+		return
+	}
+	switch {
+	case bytes.HasPrefix(text, []byte("SSL_connect error to ")):
+		p.broken(e, text[len("SSL_connect error to "):])
+	case bytes.HasPrefix(text, []byte("warning: ")):
+		p.warning(e, text[len("warning: "):])
+	case bytes.HasPrefix(text, []byte("TLSRPT: ")):
+		p.report(e, text[len("TLSRPT: "):])
+	default:
+		p.resumed(e, text)
+	}
+}
+
+// established is a session; it is a success unless something follows.
+func (p *postfix) established(e *entry, rest []byte) {
+	relay, rest, ok := endpoint(rest)
+	at, okTime := p.clock.at(e.stamp)
+	if !ok || !okTime || !bytes.HasPrefix(rest, []byte(": ")) {
+		p.stats.Unparsed++
+		return
+	}
+	process := p.open.get(e.key)
+	try := newTry(relay, at)
+	try.kind = tryEstablished
+	if process.cert.relay == try.relay {
+		try.verdict, process.cert = process.cert.verdict, pendingVerdict{}
+		if try.verdict.certain {
+			try.fail(try.verdict)
+		}
+	}
+	p.add(process, try)
+}
+
+// broken is a handshake that failed.
+func (p *postfix) broken(e *entry, rest []byte) {
+	relay, rest, ok := endpoint(rest)
+	at, okTime := p.clock.at(e.stamp)
+	if !ok || !okTime {
+		p.stats.Unparsed++
+		return
+	}
+	try := newTry(relay, at)
+	try.kind = tryBroken
+	try.fail(handshakeVerdict(rest))
+	p.add(p.open.get(e.key), try)
+}
+
+// verdict keeps why a certificate was refused; whether that matters, the level decides,
+// and a later line tells.
+func (p *postfix) verdict(e *entry, relay []byte, v verdict) {
+	process := p.open.get(e.key)
+	if last := process.last(); last != nil && last.kind == tryEstablished && string(relay) == last.relay && last.verdict.result == "" && !last.failed() {
+		last.verdict = v
+		if v.certain {
+			last.fail(v)
+		}
+	} else {
+		at, ok := p.clock.at(e.stamp)
+		if !ok {
+			p.stats.Unparsed++
+			return
+		}
+		process.cert = pendingVerdict{relay: string(relay), at: at, verdict: v}
+	}
+	p.settle(process)
+}
+
+// resumed reads "H[IP]:25: re-using session with untrusted …" and "H[IP]:25: all TLSA
+// records unusable, …": the first says why without detail, since those were logged
+// when the session was new; with the second the mail goes, but not by DANE.
+func (p *postfix) resumed(e *entry, text []byte) {
+	relay, rest, ok := endpoint(text)
+	if !ok {
+		return
+	}
+	switch {
+	case bytes.HasPrefix(rest, []byte(": re-using session with untrusted ")):
+		p.verdict(e, relay, verdict{result: tlsrpt.CertificateNotTrusted, reason: "untrusted in an earlier session"})
+	case bytes.HasPrefix(rest, []byte(": all TLSA records unusable")):
+		p.verdict(e, relay, verdict{result: tlsrpt.TLSAInvalid, reason: "all TLSA records unusable", policy: tlsrpt.TLSA, certain: true})
+	}
+}
+
+// warning reads what Postfix decides before it connects, and what OpenSSL said of the
+// handshake before.
+func (p *postfix) warning(e *entry, text []byte) {
+	switch {
+	case bytes.HasPrefix(text, []byte("TLS policy lookup for ")):
+		p.lookup(e, text[len("TLS policy lookup for "):])
+	case bytes.HasPrefix(text, []byte("MX name '")):
+		p.outside(e, text[len("MX name '"):])
+	case bytes.HasPrefix(text, []byte("TLS library problem: ")):
+		if process := p.open.find(e.key); process != nil {
+			if last := process.last(); last != nil && last.kind == tryBroken {
+				last.library(text[len("TLS library problem: "):])
+				p.settle(process)
+			}
+		}
+	default:
+		p.resumed(e, text)
+	}
+}
+
+// lookup reads "D/H: reason": DANE forbids to connect to the host H.
+func (p *postfix) lookup(e *entry, text []byte) {
+	dest, host, why, ok := policyLookup(text)
+	if !ok {
+		p.stats.Unparsed++
+		return
+	}
+	v, ok := lookupVerdict(why)
+	if !ok {
+		return // ours: "client TLS configuration problem"
+	}
+	at, ok := p.clock.at(e.stamp)
+	if !ok {
+		p.stats.Unparsed++
+		return
+	}
+	try := smtpTry{kind: tryForbidden, at: at}
+	try.host, _ = domainName(string(host))
+	try.domain = nextHop(dest)
+	try.fail(v)
+	p.add(p.open.get(e.key), try)
+}
+
+// outside reads "X' does not match STS MX pattern for 'D'" (3.10.5 and later).
+func (p *postfix) outside(e *entry, text []byte) {
+	host, domain, ok := outsidePolicy(text)
+	at, okTime := p.clock.at(e.stamp)
+	if !ok || !okTime {
+		p.stats.Unparsed++
+		return
+	}
+	try := smtpTry{kind: tryForbidden, at: at}
+	try.host, _ = domainName(string(host))
+	try.policyDomain, _ = domainName(string(domain))
+	try.fail(verdict{result: tlsrpt.ValidationFailure, reason: "mx-not-in-policy", policy: tlsrpt.STS})
+	p.add(p.open.get(e.key), try)
+}
+
+// report keeps what Postfix 3.10 and later say of a session in the words of RFC 8460.
+// It goes with another line of the same host; where there is none, because
+// smtp_tls_loglevel is 0, it is the session.
+func (p *postfix) report(e *entry, text []byte) {
+	r, ok := tlsReportLine(text)
+	at, okTime := p.clock.at(e.stamp)
+	if !ok || !okTime {
+		p.stats.Unparsed++
+		return
+	}
+	r.at = at
+	process := p.open.get(e.key)
+	if len(process.reports) < maxTries {
+		process.reports = append(process.reports, r)
+	}
+	p.settle(process)
+}
+
+// tlsproxy keeps why a handshake failed, until smtp says for which delivery.
+func (p *postfix) tlsproxy(e *entry) {
+	note := proxyNote{logHost: string(e.host)}
+	text := bytes.TrimPrefix(e.text, []byte("warning: "))
+	var relay []byte
+	if r, said, ok := certificateFailed(text); ok {
+		relay, note.verdict = r, verdictOf(said)
+	} else if rest, found := bytes.CutPrefix(text, []byte("SSL_connect error to ")); found {
+		if relay, rest, found = endpoint(rest); found {
+			note.broken, note.verdict = true, handshakeVerdict(rest)
+		}
+	}
+	at, ok := p.clock.at(e.stamp)
+	if relay == nil || !ok {
+		return
+	}
+	note.relay, note.at = string(relay), at
+	p.proxy.keep(note)
+}
+
+func (p *postfix) Flush(emit func(reporting.Session)) {
+	for process := p.open.oldest(); process != nil; process = p.open.oldest() {
+		process.merge()
+		p.emit(process, "", emit)
+		p.open.remove(process)
+	}
+	p.proxy = proxyNotes{}
+}
+
+func (p *postfix) Stats() Stats {
+	s := p.stats
+	s.Open = p.open.waiting()
+	return s
+}
+
+// emit sends out what a process has collected. domain is that of the recipient; what
+// has neither it nor one of its own is dropped.
+func (p *postfix) emit(process *smtpProcess, domain string, emit func(reporting.Session)) {
+	for i := range process.tries {
+		try := &process.tries[i]
+		if try.domain == "" {
+			try.domain = domain
+		}
+		if try.domain == "" {
+			p.stats.Dropped++
+			continue
+		}
+		p.stats.Sessions++
+		process.count(try.relay)
+		emit(try.session())
+	}
+	process.clear()
+}
+
+// session is what a try comes to.
+func (t *smtpTry) session() reporting.Session {
+	return reporting.Session{
+		Time:   t.at.UTC(),
+		Domain: t.domain,
+		Policy: reporting.Policy{Type: t.policy, Domain: t.policyDomain},
+		MXHost: t.host,
+		MXIP:   t.ip,
+		Result: t.result,
+		Reason: t.reason,
+	}
+}
+
+// old reports whether what was logged at t cannot belong to a line of now any more.
+func old(t, now time.Time) bool { return now.Sub(t) > maxAge || t.Sub(now) > maxAge }

@@ -1,0 +1,332 @@
+package ingest
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"postseal/reporting/tlsrpt"
+)
+
+const (
+	// maxProcesses: default_process_limit is 100, large sites have some thousand
+	// clients, and a log may be that of several hosts.
+	maxProcesses = 16384
+
+	// maxOpenBytes bounds what all of them hold.
+	maxOpenBytes = 32 << 20
+
+	// maxTries bounds the hosts of one delivery: smtp_mx_address_limit is 5, and whoever
+	// sets it to 0 has as many as DNS answers.
+	maxTries = 64
+
+	// maxAge is daemon_timeout: by then master(8) has ended a process that hangs.
+	maxAge = 5 * time.Hour
+)
+
+type tryKind byte
+
+const (
+	tryEstablished tryKind = iota // the handshake was completed
+	tryBroken                     // it was not
+	tryRefused                    // there is no STARTTLS
+	tryForbidden                  // the host was not asked
+)
+
+// smtpTry is one session, or what stands for one, that waits for its domain.
+type smtpTry struct {
+	kind         tryKind
+	reported     bool // a TLSRPT line was joined
+	at           time.Time
+	relay        string // "H[IP]" as it was logged; "" for tryForbidden
+	host         string
+	ip           netip.Addr
+	domain       string // if it is known before the recipient
+	policy       tlsrpt.PolicyType
+	policyDomain string
+	verdict      verdict // of the certificate, in case that it matters
+	result       tlsrpt.ResultType
+	reason       string
+	owner        string // queue id of a line that followed
+}
+
+func newTry(relay []byte, at time.Time) smtpTry {
+	t := smtpTry{at: at, relay: string(relay)}
+	if host, ip, ok := strings.Cut(t.relay, "["); ok {
+		t.host, _ = domainName(host)
+		t.ip = address(strings.TrimSuffix(ip, "]"))
+	}
+	return t
+}
+
+func refusedTry(relay []byte, reason string, at time.Time) smtpTry {
+	t := newTry(relay, at)
+	t.kind = tryRefused
+	t.fail(verdict{result: tlsrpt.StartTLSNotSupported, reason: reason})
+	return t
+}
+
+func (t *smtpTry) failed() bool { return t.result != "" }
+
+func (t *smtpTry) fail(v verdict) {
+	t.result, t.reason = v.result, v.reason
+	if v.policy != "" {
+		t.policy = v.policy
+	}
+}
+
+// library adds what OpenSSL said, if nothing was said yet.
+func (t *smtpTry) library(text []byte) {
+	if why := libraryReason(text); why != "" && t.reason == "tls-handshake-failure" {
+		t.reason = (t.reason + ": " + why)[:min(len(t.reason)+2+len(why), maxReason)]
+	}
+}
+
+// pendingVerdict is a refused certificate whose session was not logged yet.
+type pendingVerdict struct {
+	relay   string
+	at      time.Time
+	verdict verdict
+}
+
+// smtpProcess is what one smtp(8) process has logged of the delivery in hand.
+type smtpProcess struct {
+	key          string
+	newer, older *smtpProcess
+	size         int
+
+	tries   []smtpTry
+	reports []tlsReport
+	cert    pendingVerdict
+
+	// Of the delivery that has been counted: lines of further recipients repeat
+	// what the first one said.
+	queueID string
+	first   uint64 // hash of its first recipient, with whom a new attempt begins
+	since   time.Time
+	relays  []uint64 // hashes of the hosts
+}
+
+// hash is FNV-1a: it has to be the same after a restart.
+func hash(s string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(s) {
+		h = (h ^ uint64(s[i])) * 1099511628211
+	}
+	return h
+}
+
+func (s *smtpProcess) last() *smtpTry {
+	if len(s.tries) == 0 {
+		return nil
+	}
+	return &s.tries[len(s.tries)-1]
+}
+
+// lastUp is the last session that has not failed, with that host if it is named.
+func (s *smtpProcess) lastUp(relay []byte) *smtpTry {
+	for i := len(s.tries) - 1; i >= 0; i-- {
+		t := &s.tries[i]
+		if t.kind == tryEstablished && !t.failed() && (relay == nil || string(relay) == t.relay) {
+			return t
+		}
+	}
+	return nil
+}
+
+func (s *smtpProcess) unreported(relay string) *smtpTry {
+	for i := range s.tries {
+		if t := &s.tries[i]; t.relay == relay && !t.reported {
+			return t
+		}
+	}
+	return nil
+}
+
+// own marks what has been tried so far as that of a message.
+func (s *smtpProcess) own(id []byte) {
+	owner := ""
+	for i := range s.tries {
+		if t := &s.tries[i]; t.owner == "" {
+			if owner == "" {
+				owner = string(id)
+			}
+			t.owner = owner
+		}
+	}
+}
+
+// begin tells a further recipient of a delivery from the first of the next one.
+func (s *smtpProcess) begin(id, recipient []byte, at time.Time) {
+	h := hash(string(recipient))
+	if string(id) == s.queueID && h != s.first && !old(s.since, at) {
+		return
+	}
+	s.queueID, s.first, s.since, s.relays = string(id), h, at, s.relays[:0]
+}
+
+// dropStrangers removes what cannot belong to this delivery: lines got lost, or the
+// process id is that of another process now. Before Postfix turns to another host
+// it says why, with the queue id.
+func (s *smtpProcess) dropStrangers(id, relay []byte, now time.Time) (dropped int) {
+	kept := s.tries[:0]
+	for i := range s.tries {
+		t := &s.tries[i]
+		stranger := t.owner != "" && t.owner != string(id) || old(t.at, now) ||
+			t.owner == "" && t.kind == tryEstablished && t.relay != string(relay)
+		if stranger {
+			dropped++
+			continue
+		}
+		kept = append(kept, *t)
+	}
+	clear(s.tries[len(kept):])
+	s.tries = kept
+	return dropped
+}
+
+// count remembers a host of the delivery as counted.
+func (s *smtpProcess) count(relay string) {
+	if relay != "" && len(s.relays) < maxTries {
+		s.relays = append(s.relays, hash(relay))
+	}
+}
+
+func (s *smtpProcess) counted(relay string) bool {
+	h := hash(relay)
+	for _, r := range s.relays {
+		if r == h {
+			return true
+		}
+	}
+	return false
+}
+
+// knows reports whether the delivery has a session with that host already.
+func (s *smtpProcess) knows(relay []byte) bool {
+	for i := range s.tries {
+		if s.tries[i].relay == string(relay) {
+			return true
+		}
+	}
+	return len(s.relays) > 0 && s.counted(string(relay))
+}
+
+func (s *smtpProcess) clear() {
+	clear(s.tries)
+	s.tries, s.reports, s.cert = s.tries[:0], s.reports[:0], pendingVerdict{}
+}
+
+// weight is about how many bytes the process holds.
+func (s *smtpProcess) weight() int {
+	n := 300 + len(s.key) + len(s.queueID) + 8*cap(s.relays) + len(s.cert.relay) + len(s.cert.verdict.reason)
+	n += 320*cap(s.tries) + 160*cap(s.reports)
+	for i := range s.tries {
+		t := &s.tries[i]
+		n += len(t.relay) + len(t.domain) + len(t.policyDomain) + len(t.verdict.reason) + len(t.reason) + len(t.owner)
+	}
+	for i := range s.reports {
+		r := &s.reports[i]
+		n += len(r.relay) + len(r.domain) + len(r.verdict.reason)
+	}
+	return n
+}
+
+// add puts a session to a delivery.
+func (p *postfix) add(process *smtpProcess, t smtpTry) {
+	if last := process.last(); last != nil && last.kind == tryEstablished && !last.failed() && last.owner == "" {
+		// No word of why Postfix left that host: the end of its delivery got lost.
+		process.tries = process.tries[:len(process.tries)-1]
+		p.stats.Dropped++
+	}
+	if t.kind == tryForbidden {
+		// Said once for each address of the host; there was no connection.
+		for i := range process.tries {
+			if o := &process.tries[i]; o.kind == tryForbidden && o.host == t.host && o.result == t.result {
+				return
+			}
+		}
+	}
+	if len(process.tries) >= maxTries {
+		p.stats.Dropped++
+		return
+	}
+	process.tries = append(process.tries, t)
+	p.settle(process)
+}
+
+// settle accounts for a process that has changed, and keeps the bounds.
+func (p *postfix) settle(process *smtpProcess) {
+	w := process.weight()
+	p.open.bytes += w - process.size
+	process.size = w
+	p.open.touch(process)
+	for p.open.bytes > maxOpenBytes || len(p.open.byKey) > maxProcesses {
+		oldest := p.open.oldest()
+		p.stats.Dropped += uint64(len(oldest.tries))
+		p.open.remove(oldest)
+	}
+}
+
+// openTable holds the processes by key and by age.
+type openTable struct {
+	byKey map[string]*smtpProcess
+	ends  smtpProcess // a ring: newer is the oldest, older the newest
+	bytes int
+}
+
+func (o *openTable) init() {
+	o.byKey = make(map[string]*smtpProcess)
+	o.ends.newer, o.ends.older = &o.ends, &o.ends
+	o.bytes = 0
+}
+
+func (o *openTable) find(key []byte) *smtpProcess { return o.byKey[string(key)] }
+
+func (o *openTable) get(key []byte) *smtpProcess {
+	if s := o.byKey[string(key)]; s != nil {
+		return s
+	}
+	s := &smtpProcess{key: string(key)}
+	o.byKey[s.key] = s
+	o.link(s)
+	return s
+}
+
+func (o *openTable) link(s *smtpProcess) {
+	s.older, s.newer = o.ends.older, &o.ends
+	s.older.newer, o.ends.older = s, s
+}
+
+func (o *openTable) unlink(s *smtpProcess) {
+	s.older.newer, s.newer.older = s.newer, s.older
+}
+
+func (o *openTable) touch(s *smtpProcess) {
+	if o.ends.older != s {
+		o.unlink(s)
+		o.link(s)
+	}
+}
+
+func (o *openTable) oldest() *smtpProcess {
+	if o.ends.newer == &o.ends {
+		return nil
+	}
+	return o.ends.newer
+}
+
+func (o *openTable) remove(s *smtpProcess) {
+	o.unlink(s)
+	delete(o.byKey, s.key)
+	o.bytes -= s.size
+}
+
+func (o *openTable) waiting() (n int) {
+	for _, s := range o.byKey {
+		if len(s.tries)+len(s.reports) > 0 {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,66 @@
+package ingest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"postseal/reporting"
+)
+
+// replayBuffer is large enough that reading costs nothing beside what is read, and
+// holds several of the longest lines.
+const replayBuffer = 1 << 20
+
+// Replay reads a whole log from its beginning. The last line may lack its end, and then
+// counts like any other. Of a line longer than MaxLine the beginning is passed on,
+// which is still too long and so is counted. Flush is left to the caller, since
+// another file may go on where this one ends.
+func Replay(from io.Reader, to Reader, emit func(reporting.Session)) error {
+	buf := make([]byte, replayBuffer)
+	start, end := 0, 0
+	skipping := false // the rest of a line that was too long
+	for {
+		for {
+			i := bytes.IndexByte(buf[start:end], '\n')
+			if i < 0 {
+				break
+			}
+			if !skipping {
+				to.Line(buf[start:start+i], emit)
+			}
+			skipping = false
+			start += i + 1
+		}
+		if skipping {
+			start = end
+		} else if end-start > MaxLine {
+			to.Line(buf[start:end], emit)
+			start, skipping = end, true
+		}
+		end = copy(buf, buf[start:end])
+		start = 0
+		n, err := from.Read(buf[end:])
+		end += n
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return replayTail(buf[:end], skipping, to, emit)
+		default:
+			return fmt.Errorf("read log: %w", err)
+		}
+	}
+}
+
+// replayTail reads what came with the end of the input.
+func replayTail(rest []byte, skipping bool, to Reader, emit func(reporting.Session)) error {
+	for len(rest) > 0 {
+		line, after, _ := bytes.Cut(rest, []byte("\n"))
+		if !skipping {
+			to.Line(line, emit)
+		}
+		skipping, rest = false, after
+	}
+	return nil
+}
