@@ -206,7 +206,18 @@ func TestRequireTLSHosts(t *testing.T) {
 		want(t, b.deliver(context.Background(), m)[0], "250 2.0.0", "z.test")
 		untold(t, a)
 	})
-	t.Run("RT-012 one recipient requires TLS, one does without", func(t *testing.T) {
+	t.Run("RT-012 REQUIRETLS beats the header", func(t *testing.T) {
+		b, a, z := two(t, deaf, mxtest.Config{})
+		m := b.message(required, "s@sender.test", "u@d.signed.test")
+		c := plainText("Received: x\r\nTLS-Required: No\r\n\r\nHello.\r\n")
+		m.original, m.content = c, c
+		want(t, b.deliver(context.Background(), m)[0], "250 2.0.0", "z.test")
+		untold(t, a)
+		if mail := z.Mails()[0]; !strings.HasSuffix(mail.From, " REQUIRETLS") || string(mail.Data) != string(c) {
+			t.Errorf("%q, %q", mail.From, mail.Data)
+		}
+	})
+	t.Run("one recipient requires TLS, one does without", func(t *testing.T) {
 		b, a, _ := two(t, mxtest.Config{}, mxtest.Config{})
 		m := b.message(required, "s@sender.test", "u@d.signed.test", "v@d.signed.test")
 		m.modes[1] = relaxed
@@ -350,7 +361,7 @@ func TestRelaxed(t *testing.T) {
 		want(t, b.send(relaxed, "u@d.test")[0], "530 5.7.0", "mx.test", "Must issue")
 		took(t, h, 0)
 	})
-	t.Run("RT-011 what is reported says so", func(t *testing.T) {
+	t.Run("RT-060 what is reported says so", func(t *testing.T) {
 		b := newBed(t)
 		b.host("mx.test", 11)
 		b.mx("d.test", 10, "mx.test")
