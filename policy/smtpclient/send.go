@@ -228,28 +228,26 @@ func (t *transaction) rcptReply(i int) *Failure {
 	case a.class() == 2:
 		t.accepted = append(t.accepted, i)
 	default:
-		r, many := tooMany(a.Reply())
+		r, many := tooMany(a.Reply(), len(t.accepted) > 0)
 		t.Replies[i] = r
-		if many && len(t.accepted) > 0 {
+		if many {
 			t.Rest = append(t.Rest, i)
 		}
 	}
 	return nil
 }
 
-// tooMany tells a limit on recipients from what is wrong with this one. 552 was its
-// code before RFC 5321, and then is as temporary as 452 (RFC 5321 §4.5.3.1.10).
-func tooMany(r Reply) (Reply, bool) {
+// tooMany tells a limit on recipients, which others have used up, from what is wrong
+// with this one. 552 was its code before RFC 5321, and is then as temporary as 452
+// (RFC 5321 §4.5.3.1.10).
+func tooMany(r Reply, others bool) (Reply, bool) {
 	said := strings.HasSuffix(r.Enhanced, ".5.3") // RFC 3463 §3.6: too many recipients
 	none := strings.HasSuffix(r.Enhanced, ".0.0")
-	switch {
-	case r.Code == 552 && (said || none):
+	many := said || none && (r.Code == 452 || r.Code == 552)
+	if many && (r.Code == 552 || others && r.Code/100 == 5) {
 		r.Code, r.Enhanced = 452, "4.5.3"
-		return r, true
-	case r.Code == 452 && none, r.Code/100 == 4 && said:
-		return r, true
 	}
-	return r, false
+	return r, many && others
 }
 
 // settle says what the transaction left.

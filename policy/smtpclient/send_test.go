@@ -322,6 +322,58 @@ func TestPipelining(t *testing.T) {
 	})
 }
 
+// TestGroups has more recipients than go into one group.
+func TestGroups(t *testing.T) {
+	var to []string
+	for i := range 120 {
+		to = append(to, fmt.Sprintf("r%d@x", i))
+	}
+	for _, tt := range []struct {
+		name     string
+		replies  []string
+		accepted int
+		groups   []int // of the transaction; the message counts as one
+	}{
+		{"SMTP-090 all are taken", nil, 120, []int{50, 50, 22}},
+		{"SMTP-090 MAIL is refused: no more is said", []string{"MAIL", "550 5.7.1 no"}, 0, []int{50}},
+		{"SMTP-090 all are refused: no DATA", []string{"RCPT", "550 5.1.1 who"}, 0, []int{50, 50, 21}},
+		{"SMTP-090 the last alone is taken: DATA by itself", []string{"RCPT", "550 5.1.1 who", "RCPT r119@", "250 ok"}, 1, []int{50, 50, 21, 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBed(t)
+			b.Set(mxtest.Config{NoSTARTTLS: true, Keywords: []string{"PIPELINING"}})
+			for pair := range slices.Chunk(tt.replies, 2) {
+				b.Reply(pair[0], pair[1])
+			}
+			s := b.open("opportunistic")
+			r := b.send(s, text, to...)
+			s.Close()
+			c := b.Ended()[0]
+			if diff := cmp.Diff(tt.groups, c.Groups[1:1+len(tt.groups)]); diff != "" {
+				t.Error(diff)
+			}
+			accepted := 0
+			for _, reply := range r.Replies {
+				if reply.Code == 250 {
+					accepted++
+				}
+			}
+			if accepted != tt.accepted || (len(c.Mails) == 1) != (accepted > 0) {
+				t.Errorf("%d accepted, %d messages", accepted, len(c.Mails))
+			}
+		})
+	}
+	t.Run("SMTP-090 recipients that cannot be sent leave no gap", func(t *testing.T) {
+		b := newBed(t)
+		s := b.open("pkix")
+		defer s.Close()
+		b.Reply("RCPT c@x", "550 5.1.1 who")
+		if r := b.send(s, text, "a@x", "b\n@x", "c@x", "d@x"); codes(r) != "250 2.0.0, 553 5.1.3, 550 5.1.1, 250 2.0.0" {
+			t.Error(codes(r))
+		}
+	})
+}
+
 func TestTooMany(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -334,6 +386,7 @@ func TestTooMany(t *testing.T) {
 		{"SMTP-075 the old 552", "552 too many", true, "452 4.5.3"},
 		{"SMTP-075 552 with its code", "552 5.5.3 too many", true, "452 4.5.3"},
 		{"SMTP-075 451", "451 4.5.3 too many", true, "451 4.5.3"},
+		{"SMTP-075 for good, it says", "550 5.5.3 too many", true, "452 4.5.3"},
 		{"SMTP-075 full mailbox", "452 4.2.2 full", false, "452 4.2.2"},
 		{"SMTP-075 full mailbox, for good", "552 5.2.2 full", false, "552 5.2.2"},
 	} {
@@ -349,8 +402,8 @@ func TestTooMany(t *testing.T) {
 			if slices.Contains(r.Rest, 1) != tt.rest || !r.Usable {
 				t.Errorf("rest %v", r.Rest)
 			}
-			if r = b.send(s, text, "c@x"); len(r.Rest) != 0 {
-				t.Error("one recipient is too many")
+			if r = b.send(s, text, "c@x"); len(r.Rest) != 0 || !strings.HasPrefix(tt.reply, "550") && codes(r) != tt.want {
+				t.Errorf("one recipient is too many: %s", codes(r))
 			}
 		})
 	}

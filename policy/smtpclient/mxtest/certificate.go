@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -52,11 +51,22 @@ func certificates() []string {
 	return []string{"", "expired", "notyet", "selfsigned", "otherca", "wrongname", "cnonly", "ipsan", "malformed", "huge"}
 }
 
-// certificate makes the host's certificate as config wants it. The CA's follows it.
-func (h *Host) certificate(config Config) (*tls.Certificate, error) {
+// certificate is the host's own as its configuration wants it; the CA's follows it.
+// It stays the same until Set or Rekey.
+func (h *Host) certificate() (*tls.Certificate, error) {
 	h.mu.Lock()
-	key := h.key
-	h.mu.Unlock()
+	defer h.mu.Unlock()
+	if h.cert != nil {
+		return h.cert, nil
+	}
+	cert, err := h.issue(h.config, h.key)
+	if err == nil {
+		h.cert = cert
+	}
+	return cert, err
+}
+
+func (h *Host) issue(config Config, key *ecdsa.PrivateKey) (*tls.Certificate, error) {
 	names := config.Names
 	if names == nil {
 		names = []string{h.Name}
@@ -111,26 +121,30 @@ func (h *Host) certificate(config Config) (*tls.Certificate, error) {
 	return &tls.Certificate{Certificate: chain, PrivateKey: key}, nil
 }
 
-// Record is a TLSA record that the host satisfies: usage 3 of its key or present
-// certificate, usage 2 of the CA. Of the certificate only 3 1 x holds, for each
-// connection has a new one.
+// Record is a TLSA record that the host satisfies: usage 3 of its certificate or key,
+// usage 2 of the CA. That of the certificate holds until Set or Rekey, that of the
+// key until Rekey.
 func (h *Host) Record(usage, selector, matching uint8) dnssec.TLSA {
 	h.net.tb.Helper()
-	var data []byte
-	err := errors.New("only 3 1 x and 2 x x")
-	switch {
-	case usage == 2 && selector == 0:
-		data, err = h.net.ca.cert.Raw, nil
-	case usage == 2 && selector == 1:
-		data, err = h.net.ca.cert.RawSubjectPublicKeyInfo, nil
-	case usage == 3 && selector == 1:
-		h.mu.Lock()
-		key := h.key
-		h.mu.Unlock()
-		data, err = x509.MarshalPKIXPublicKey(&key.PublicKey)
-	}
+	leaf, err := h.certificate()
 	if err != nil {
-		h.net.tb.Fatalf("mxtest: TLSA %d %d %d: %v", usage, selector, matching, err)
+		h.net.tb.Fatalf("mxtest: %v", err)
+	}
+	var data []byte
+	switch [2]uint8{usage, selector} {
+	case [2]uint8{2, 0}:
+		data = h.net.ca.cert.Raw
+	case [2]uint8{2, 1}:
+		data = h.net.ca.cert.RawSubjectPublicKeyInfo
+	case [2]uint8{3, 0}:
+		data = leaf.Certificate[0]
+	case [2]uint8{3, 1}:
+		public := &leaf.PrivateKey.(*ecdsa.PrivateKey).PublicKey
+		if data, err = x509.MarshalPKIXPublicKey(public); err != nil {
+			h.net.tb.Fatalf("mxtest: %v", err)
+		}
+	default:
+		h.net.tb.Fatalf("mxtest: no TLSA record %d %d", usage, selector)
 	}
 	switch matching {
 	case 1:

@@ -13,6 +13,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -91,9 +92,10 @@ type Host struct {
 	IP   string // "" if it does not listen
 
 	net *Net
-	key *ecdsa.PrivateKey
 
 	mu      sync.Mutex
+	key     *ecdsa.PrivateKey
+	cert    *tls.Certificate // nil: to be made
 	config  Config
 	scripts []*script
 	conns   []*conn
@@ -176,7 +178,7 @@ func (h *Host) Set(c Config) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.config = c
+	h.config, h.cert = c, nil
 }
 
 // Rekey gives the host a new key, which its TLSA records 3 1 x do not match.
@@ -188,7 +190,7 @@ func (h *Host) Rekey() {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.key = key
+	h.key, h.cert = key, nil
 }
 
 // Reply sets what the host says to a command. command is a verb, or a verb and

@@ -61,7 +61,7 @@ func (c *conn) tlsConfig() *tls.Config {
 			seen := *hello
 			seen.Conn = nil
 			c.note(func(r *Conn) { r.Hello = &seen })
-			cert, err := c.host.certificate(c.config)
+			cert, err := c.host.certificate()
 			if err != nil {
 				return nil, err
 			}
