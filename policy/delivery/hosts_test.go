@@ -142,6 +142,32 @@ func TestOrder(t *testing.T) {
 		took(t, plain, 1)
 		untouched(t, signed)
 	})
+	t.Run("SMTP-007 addresses in the resolver's order", func(t *testing.T) {
+		b := newBed(t)
+		first, second := b.host("mx.test", 12), b.host("mx.test", 11)
+		first.Reply("GREETING", mxtest.Drop)
+		for n := range 5 {
+			b.mx(fmt.Sprintf("d%d.test", n), 10, "mx.test")
+			want(t, b.send(normal, fmt.Sprintf("u@d%d.test", n))[0], "250 2.0.0", "mx.test[127.0.0.11]")
+			if len(first.Conns()) != n+1 {
+				t.Errorf("the first address was tried %d times in %d deliveries", len(first.Conns()), n+1)
+			}
+		}
+		took(t, second, 5)
+	})
+	t.Run("SMTP-021 a host that never takes mail, beside one that does", func(t *testing.T) {
+		b := newBed(t)
+		never, good := b.host("a.test", 11), b.host("z.test", 12)
+		never.Reply("GREETING", "521 5.3.2 no mail here")
+		b.mx("d.test", 10, "a.test", 20, "z.test")
+		want(t, b.send(normal, "u@d.test")[0], "250 2.0.0", "z.test")
+		took(t, good, 1)
+		good.Reply("GREETING", "521 5.3.2 nor here")
+		b.state.pool.close()
+		want(t, b.send(normal, "u@d.test")[0], "556 5.3.2", "a.test", "z.test")
+		good.Reply("GREETING", "554 5.3.0 not today")
+		want(t, b.send(normal, "u@d.test")[0], "451 4.3.2", "a.test", "z.test")
+	})
 	t.Run("SMTP-008 five addresses of a host", func(t *testing.T) {
 		b := newBed(t)
 		b.host("other.test", 10)

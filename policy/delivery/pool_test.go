@@ -29,7 +29,7 @@ func TestReuse(t *testing.T) {
 			if c := h.Conns(); len(c) != 1 || c[0].Quit {
 				t.Fatalf("%d connections, or closed already", len(c))
 			}
-			time.Sleep(2)
+			time.Sleep(2 * time.Nanosecond)
 			synctest.Wait()
 			if c := h.Conns(); !c[0].Quit {
 				t.Error("no QUIT")
