@@ -171,26 +171,3 @@ func containsAny(s string, words []string) bool {
 	}
 	return false
 }
-
-// retired are names that drafts of RFC 8460 had, and old programs still have.
-var retired = map[string]tlsrpt.ResultType{
-	"mx-mismatch":         tlsrpt.CertificateHostMismatch,
-	"expired-certificate": tlsrpt.CertificateExpired,
-	"invalid-certificate": tlsrpt.CertificateNotTrusted,
-	"sts-invalid":         tlsrpt.STSPolicyInvalid,
-	"webpki-invalid":      tlsrpt.STSWebPKIInvalid,
-}
-
-// namedResult reads a result type that a program names. Retired names become those of
-// today; new ones are kept; what is no name (RFC 8460 §6.6: lower case, hyphens) is a
-// validation failure with reason.
-func namedResult(name string) (result tlsrpt.ResultType, reason string) {
-	name = strings.ReplaceAll(name, "_", "-")
-	if today, ok := retired[name]; ok {
-		return today, ""
-	}
-	if name == "" || len(name) > 64 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
-		return tlsrpt.ValidationFailure, reasonText(name)
-	}
-	return tlsrpt.ResultType(name), ""
-}

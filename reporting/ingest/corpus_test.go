@@ -1,0 +1,85 @@
+package ingest_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"postseal/reporting"
+)
+
+// expectation is a line of the corpora's *.expected.jsonl: what the receiving
+// side saw of one connection, and what a sender should report of it.
+type expectation struct {
+	Domain      string   `json:"domain"`
+	MX          string   `json:"mx"`
+	IP          string   `json:"ip"`
+	PolicyType  string   `json:"policy_type"`
+	TLSSession  bool     `json:"tls_session"`
+	Success     bool     `json:"success"`
+	ResultType  string   `json:"result_type"`
+	Also        []string `json:"also_acceptable"`
+	LogAlso     []string `json:"log_also"`
+	LogEvidence string   `json:"log_evidence"`
+}
+
+// allows reports whether got is a fair account of the connection. fromLog: the source
+// knows no more than the log.
+func (x *expectation) allows(got *reporting.Session, fromLog bool) bool {
+	ip := ""
+	if got.MXIP.IsValid() {
+		ip = got.MXIP.String()
+	}
+	if !x.TLSSession || got.Domain != x.Domain || got.MXHost != x.MX || ip != x.IP {
+		return false
+	}
+	if got.Failed() != x.Success && (!got.Failed() || string(got.Result) == x.ResultType || slices.Contains(x.Also, string(got.Result))) {
+		return true
+	}
+	return fromLog && slices.Contains(x.LogAlso, string(got.Result))
+}
+
+func readExpected(t *testing.T, file string) []expectation {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []expectation
+	for scan := bufio.NewScanner(bytes.NewReader(data)); scan.Scan(); {
+		var x expectation
+		if err := json.Unmarshal(scan.Bytes(), &x); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all = append(all, x)
+	}
+	return all
+}
+
+// compareCorpus pairs sessions with expectations: nothing may be invented, and nothing
+// that must be there may be missing.
+func compareCorpus(t *testing.T, want []expectation, got []reporting.Session, fromLog bool, mayMiss func(*expectation) bool) {
+	t.Helper()
+	left := slices.Clone(want)
+	for i := range got {
+		at := slices.IndexFunc(left, func(x expectation) bool { return x.allows(&got[i], fromLog) })
+		if at < 0 {
+			t.Errorf("not seen by the other side: %+v", got[i])
+			continue
+		}
+		left = slices.Delete(left, at, at+1)
+	}
+	for i := range left {
+		if left[i].TLSSession && !mayMiss(&left[i]) {
+			t.Errorf("missing: %+v", left[i])
+		}
+	}
+}
+
+func corpusName(file string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(file, "testdata/"), ".events.jsonl")
+}
