@@ -169,6 +169,9 @@ func (n *names) records(add func(string, ...any), s scenario) {
 	for i, m := range s.mx {
 		host := n.hosts[s.host(i)]
 		add("%s. IN MX %d %s.", s.domain(), 10*(i+1), host.name)
+		if s.shares != "" {
+			continue
+		}
 		add("%s. IN A %s", host.name, host.address)
 		spki, authority := spkiHash(host.cert.Leaf), host.authority
 		data := map[tlsa]string{

@@ -13,6 +13,8 @@ const (
 	relayPort    = "10026" // the milter-free smtpd for what the daemon gives back; the number is that of contrib/postfix
 	untaggedPort = "2525"  // a smtpd without milter, which leaves REQUIRETLS to Postfix
 	proxyPort    = "2526"  // a smtpd with a before-queue filter
+	addedPort    = "2527"  // a smtpd with the milter of nativeMilter
+	adderPort    = "2528"  // that milter
 )
 
 // mailFolder is where mail for localDomain ends, in the chroot.
@@ -173,5 +175,7 @@ func (p *postfix) masterConfig() (string, error) {
     -o smtpd_milters=
     -o receive_override_options=no_milters
     -o smtpd_proxy_filter=` + p.address + ":" + untaggedPort + `
+` + p.address + ":" + addedPort + ` inet n - n - - smtpd
+    -o smtpd_milters=inet:` + p.address + ":" + adderPort + `
 `, nil
 }

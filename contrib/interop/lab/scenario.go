@@ -9,7 +9,8 @@ import (
 type scenario struct {
 	name   string // the first label of the domain
 	zone   zone
-	mx     []mx // mx1.DOMAIN, mx2.DOMAIN, … in the order of their preference
+	mx     []mx   // mx1.DOMAIN, mx2.DOMAIN, … in the order of their preference
+	shares string // the MX hosts are those of this scenario, which has the same zone and mx; "": its own
 	sts    *sts
 	badMX  bool    // the signature of the MX records is broken
 	answer string  // how the daemon's reply to Postfix begins; {D} is the domain
@@ -91,7 +92,13 @@ func (s scenario) outcome(older bool) outcome {
 func (s scenario) domain() string { return s.name + "." + string(s.zone) }
 
 // host is the name of the i-th MX host.
-func (s scenario) host(i int) string { return fmt.Sprintf("mx%d.%s", i+1, s.domain()) }
+func (s scenario) host(i int) string {
+	domain := s.domain()
+	if s.shares != "" {
+		domain = s.shares + "." + string(s.zone)
+	}
+	return fmt.Sprintf("mx%d.%s", i+1, domain)
+}
 
 // fill puts the domain in for {D}.
 func (s scenario) fill(text string) string { return strings.ReplaceAll(text, "{D}", s.domain()) }

@@ -35,6 +35,7 @@ var scenarios = []scenario{
 	{name: "sts-nostarttls", zone: plain, mx: []mx{{cert: noTLS}}, sts: enforce(), answer: "OK secure", want: refused("TLS is required, but was not offered")},
 	{name: "sts-foreign-mx", zone: plain, mx: []mx{{cert: good}}, sts: enforce("listed.{D}"), answer: "OK secure",
 		want: held("does not match STS MX pattern"), old: refused("hostname mismatch")},
+	{name: "sts-shared", zone: plain, mx: []mx{{cert: selfSigned}}, shares: "none-selfsigned", sts: enforce(), answer: "OK secure", want: refused("self-signed certificate")},
 	{name: "sts-testing", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "testing"}, answer: "NOTFOUND", want: sentOver("Untrusted")},
 	{name: "sts-none", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "none"}, answer: "NOTFOUND", want: sentOver("Untrusted")},
 	{name: "sts-unproven", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "enforce", cert: selfSigned}, answer: "NOTFOUND", want: sentOver("Untrusted")},
@@ -61,6 +62,8 @@ var scenarios = []scenario{
 	{name: "mixed-pkix", zone: signed, mx: []mx{{cert: good, tlsa: mismatch}, {cert: good}}, sts: enforce(), answer: "OK secure", want: sentOver("fallback")},
 	{name: "mixed-dane", zone: signed, mx: []mx{{cert: selfSigned}, {cert: selfSigned, tlsa: ee}}, sts: enforce(), answer: "OK secure", want: sentOver("fallback")},
 	{name: "mixed-broken", zone: signed, mx: []mx{{cert: good, tlsa: mismatch}, {cert: selfSigned}}, sts: enforce(), answer: "OK secure", want: refused("certificate matches none of 1 TLSA records")},
+
+	{name: "rt-mixed", zone: signed, mx: []mx{{selfSigned, ee, true}, {cert: good, requireTLS: true}}, sts: enforce(), answer: "OK secure", want: sentOver("fallback")},
 
 	// For many messages: through Postfix's own smtp(8), and through the daemon.
 	{name: "bulk", zone: plain, mx: []mx{{cert: good}}, answer: "NOTFOUND", want: sentOver("Trusted")},

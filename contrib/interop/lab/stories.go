@@ -28,6 +28,7 @@ var stories = []story{
 	{"relaxed", (*lab).relaxed},
 	{"mixed", (*lab).mixed},
 	{"transport", (*lab).transport},
+	{"native", (*lab).native},
 	{"daemon-down", (*lab).daemonDown},
 	{"milter-down", (*lab).milterDown},
 	{"kill", (*lab).kill},
