@@ -2,6 +2,7 @@ package smtpclient
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -56,7 +57,7 @@ func (c *Client) open(ctx context.Context, t Target, secure bool) (*Session, *Fa
 	done := s.during(ctx)
 	defer done()
 	if f := s.begin(c, secure); f != nil {
-		s.quit()
+		s.Close()
 		return nil, f
 	}
 	return s, nil
@@ -136,7 +137,7 @@ func (c *Client) logSession(s *Session) {
 	i := s.Info()
 	attrs := []any{"host", s.target.String(), "demand", s.target.Demand.Security, "secured", i.Secured}
 	if i.TLS {
-		attrs = append(attrs, "version", versionName(i.Version), "cipher", cipherName(i.Cipher))
+		attrs = append(attrs, "version", tls.VersionName(i.Version), "cipher", tls.CipherSuiteName(i.Cipher))
 	}
 	for _, why := range []struct {
 		key string

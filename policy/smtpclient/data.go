@@ -20,40 +20,39 @@ func (t *transaction) content(a answer) *Failure {
 		t.allAccepted(a)
 		return nil
 	case a.class() != 3:
-		return s.unexpected(StageData, a, "waiting for the reply to DATA")
+		return s.unexpected(StageData, a, "DATA")
+	case len(t.accepted) == 0:
+		return t.nothing()
 	}
-	if len(t.accepted) == 0 {
-		// It takes a message for nobody (RFC 2920 §3.1). Whatever it says
-		// to that, all have their refusals already.
-		s.w.WriteString(".\r\n")
-		if err := s.w.Flush(); err != nil {
-			return t.unless(s.lost(StageData, err, s.limits.Block, "sending no message"))
-		}
-		b, f := s.read(StageEnd, s.limits.End, "waiting for the reply to no message")
-		if f != nil {
-			return t.unless(f)
-		}
-		s.broken = b.code == 421
-		s.dirty = s.broken
-		return nil
-	}
-
 	if f := t.write(); f != nil {
 		return f
 	}
-	b, f := s.read(StageEnd, s.limits.End, "waiting for the reply to the message")
-	switch {
-	case f != nil:
-		t.Uncertain = true
+	b, f := s.read(StageEnd, s.limits.End, "the message")
+	if f != nil {
+		t.Uncertain = !f.Remote
 		return f
-	case b.code == 421:
-		return s.refused(StageEnd, b, "the message")
-	case b.class() == 3:
-		return s.unexpected(StageEnd, b, "waiting for the reply to the message")
+	}
+	if b.class() == 3 {
+		return s.unexpected(StageEnd, b, "the message")
 	}
 	s.dirty = false
 	t.allAccepted(b)
 	return nil
+}
+
+// nothing is the message for a host that takes one for nobody (RFC 2920 §3.1).
+// Whatever it says to that, all have their refusals already.
+func (t *transaction) nothing() *Failure {
+	s := t.s
+	f := s.say(StageData, ".", "no message")
+	if f == nil {
+		f = s.flush(StageData, "no message")
+	}
+	if f == nil {
+		_, f = s.read(StageEnd, s.limits.End, "no message")
+	}
+	s.dirty = f != nil
+	return t.unless(f)
 }
 
 // unless drops a failure that changes nothing: all recipients have replies.

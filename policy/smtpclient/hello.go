@@ -8,23 +8,22 @@ import (
 
 // greet waits for the whole greeting before anything is said (RFC 5321 §3.1).
 func (s *Session) greet() *Failure {
-	const while = "waiting for the greeting"
-	a, f := s.read(StageGreeting, s.limits.Greeting, while)
+	a, f := s.read(StageGreeting, s.limits.Greeting, connecting)
 	switch {
 	case f != nil:
 		return f
 	case a.code == 220:
 		return nil
 	case a.code == 521: // RFC 7504 §2: the host never takes mail
-		f := s.refused(StageGreeting, a, "the connection")
+		f := s.refused(StageGreeting, a, connecting)
 		f.Reply.Code, f.Reply.Enhanced = 556, "5.3.2"
 		return f
 	case a.class() >= 4:
 		// Whatever keeps a host from greeting is more often a passing matter of
 		// the host, or of our address, than one of the message.
-		return s.deferred(StageGreeting, a, "the connection")
+		return s.deferred(StageGreeting, a, connecting)
 	}
-	return s.unexpected(StageGreeting, a, while)
+	return s.unexpected(StageGreeting, a, connecting)
 }
 
 // hello says EHLO, or HELO to a host that does not know it (RFC 5321 §4.1.1.1), and
@@ -50,7 +49,7 @@ func (s *Session) hello() *Failure {
 	switch a.class() {
 	case 2:
 	case 3:
-		return s.unexpected(StageHello, a, "waiting for the reply to "+verb)
+		return s.unexpected(StageHello, a, verb)
 	default: // as with the greeting
 		return s.deferred(StageHello, a, verb)
 	}

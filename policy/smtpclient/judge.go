@@ -157,5 +157,5 @@ func words(err error) string {
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		return "certificate is signed by an unknown authority"
 	}
-	return err.Error()
+	return strings.TrimPrefix(err.Error(), "x509: ")
 }

@@ -80,20 +80,22 @@ func (t *transaction) run() *Failure {
 // stepwise waits for each reply before the next command.
 func (t *transaction) stepwise() (answer, *Failure) {
 	s := t.s
-	if f := t.flush("MAIL", StageMail, t.mail); f != nil {
-		return answer{}, f
+	a, f := s.command(StageMail, s.limits.Mail, t.mail, "MAIL")
+	if f == nil {
+		f = t.mailReply(a)
 	}
-	if f := t.mailReply(); f != nil || t.over {
+	if f != nil || t.over {
 		return answer{}, f
 	}
 	for i, line := range t.rcpts {
 		if line == "" {
 			continue
 		}
-		if f := t.flush("RCPT", StageRcpt, line); f != nil {
-			return answer{}, f
+		a, f := s.command(StageRcpt, s.limits.Rcpt, line, "RCPT")
+		if f == nil {
+			f = t.rcptReply(i, a)
 		}
-		if f := t.rcptReply(i); f != nil {
+		if f != nil {
 			return answer{}, f
 		}
 	}
@@ -103,19 +105,14 @@ func (t *transaction) stepwise() (answer, *Failure) {
 	return s.command(StageData, s.limits.Data, "DATA", "DATA")
 }
 
-// pipelined sends groups of commands and then reads their replies in order (RFC
-// 2920 §3.1). DATA ends the last group: if nobody has been refused by then, and
-// it is a group of its own if there are many recipients, it costs no round trip.
+// pipelined sends groups of commands, and reads their replies in order (RFC 2920
+// §3.1). DATA goes with the last group if a recipient may have been accepted
+// by then, and else after the reply.
 func (t *transaction) pipelined() (answer, *Failure) {
 	s := t.s
 	lines := append([]string{t.mail}, t.rcpts...)
-	for start := 0; start < len(lines); {
-		end, size := start, 0
-		for end < len(lines) && end-start < maxGroup && (end == start || size+len(lines[end]) < maxGroupBytes) {
-			size += len(lines[end])
-			end++
-		}
-		last := end == len(lines)
+	for start := 0; start < len(lines) && !t.over; {
+		end := group(lines, start)
 		for i, line := range lines[start:end] {
 			if line == "" {
 				continue
@@ -124,35 +121,39 @@ func (t *transaction) pipelined() (answer, *Failure) {
 				return answer{}, f
 			}
 		}
-		if last && (start == 0 || len(t.accepted) > 0) {
+		data := end == len(lines) && (start == 0 || len(t.accepted) > 0)
+		if data {
 			if f := s.say(StageData, "DATA", "commands"); f != nil {
 				return answer{}, f
 			}
-		} else {
-			last = false
 		}
-		if err := s.w.Flush(); err != nil {
-			return answer{}, s.lost(stageOf(start), err, s.limits.Block, "sending commands")
+		if f := s.flush(stageOf(start), "commands"); f != nil {
+			return answer{}, f
 		}
 		if f := t.replies(lines, start, end); f != nil {
 			return answer{}, f
 		}
+		if data {
+			return s.read(StageData, s.limits.Data, "DATA")
+		}
 		start = end
-		if last {
-			a, f := s.read(StageData, s.limits.Data, "waiting for the reply to DATA")
-			if f == nil && a.code == 421 {
-				f = s.refused(StageData, a, "DATA")
-			}
-			return a, f
-		}
-		if t.over {
-			return answer{}, nil
-		}
 	}
 	if len(t.accepted) == 0 {
 		return answer{}, nil
 	}
 	return s.command(StageData, s.limits.Data, "DATA", "DATA")
+}
+
+// group is the end of the group that begins with lines[start].
+func group(lines []string, start int) (end int) {
+	size := 0
+	for end = start; end < len(lines) && end-start < maxGroup; end++ {
+		size += len(lines[end])
+		if size > maxGroupBytes && end > start {
+			break
+		}
+	}
+	return end
 }
 
 func stageOf(line int) Stage {
@@ -162,45 +163,40 @@ func stageOf(line int) Stage {
 	return StageRcpt
 }
 
+// replies reads those to lines[start:end].
 func (t *transaction) replies(lines []string, start, end int) *Failure {
+	s := t.s
 	for i := start; i < end; i++ {
 		if lines[i] == "" {
 			continue
 		}
-		read := func() *Failure { return t.rcptReply(i - 1) }
+		verb, limit := "RCPT", s.limits.Rcpt
 		if i == 0 {
-			read = t.mailReply
+			verb, limit = "MAIL", s.limits.Mail
 		}
-		if f := read(); f != nil {
+		a, f := s.read(stageOf(i), limit, verb)
+		switch {
+		case f != nil:
+		case i == 0:
+			f = t.mailReply(a)
+		default:
+			f = t.rcptReply(i-1, a)
+		}
+		if f != nil {
 			return f
 		}
 	}
 	return nil
 }
 
-func (t *transaction) flush(verb string, stage Stage, line string) *Failure {
-	if f := t.s.say(stage, line, verb); f != nil {
-		return f
+func (t *transaction) mailReply(a answer) *Failure {
+	switch a.class() {
+	case 2:
+		return nil
+	case 3:
+		return t.s.unexpected(StageMail, a, "MAIL")
 	}
-	if err := t.s.w.Flush(); err != nil {
-		return t.s.lost(stage, err, t.s.limits.Block, "sending "+verb)
-	}
-	return nil
-}
-
-func (t *transaction) mailReply() *Failure {
-	s := t.s
-	a, f := s.read(StageMail, s.limits.Mail, "waiting for the reply to MAIL")
-	switch {
-	case f != nil:
-		return f
-	case a.code == 421:
-		return s.refused(StageMail, a, "MAIL")
-	case a.class() == 3:
-		return s.unexpected(StageMail, a, "waiting for the reply to MAIL")
-	case a.class() >= 4:
-		t.all(a)
-	}
+	t.all(a)
 	return nil
 }
 
@@ -214,16 +210,10 @@ func (t *transaction) all(a answer) {
 	}
 }
 
-func (t *transaction) rcptReply(i int) *Failure {
-	s := t.s
-	a, f := s.read(StageRcpt, s.limits.Rcpt, "waiting for the reply to RCPT")
+func (t *transaction) rcptReply(i int, a answer) *Failure {
 	switch {
-	case f != nil:
-		return f
-	case a.code == 421:
-		return s.refused(StageRcpt, a, "RCPT")
 	case a.class() == 3:
-		return s.unexpected(StageRcpt, a, "waiting for the reply to RCPT")
+		return t.s.unexpected(StageRcpt, a, "RCPT")
 	case t.over: // of no meaning after MAIL was refused
 	case a.class() == 2:
 		t.accepted = append(t.accepted, i)

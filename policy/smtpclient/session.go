@@ -64,15 +64,28 @@ func (s *Session) during(ctx context.Context) (done func()) {
 	return func() { stop() }
 }
 
-// read waits for a reply. A 421 is a failure whatever it is the reply to: the
-// host closes the connection then (RFC 5321 §3.8).
-func (s *Session) read(stage Stage, limit time.Duration, while string) (answer, *Failure) {
+// read waits for the reply to something. A 421 is a failure whatever it is the
+// reply to: the host closes the connection then (RFC 5321 §3.8).
+func (s *Session) read(stage Stage, limit time.Duration, to string) (answer, *Failure) {
 	s.raw.SetReadDeadline(time.Now().Add(limit))
 	a, err := readReply(s.r)
 	if err != nil {
-		return a, s.lost(stage, err, limit, while)
+		return a, s.lost(stage, err, limit, waiting(to))
+	}
+	if a.code == 421 {
+		return a, s.refused(stage, a, to)
 	}
 	return a, nil
+}
+
+// connecting is what the greeting is the reply to.
+const connecting = "the connection"
+
+func waiting(to string) string {
+	if to == connecting {
+		return "waiting for the greeting"
+	}
+	return "waiting for the reply to " + to
 }
 
 // command says line and waits for the reply.
@@ -80,14 +93,18 @@ func (s *Session) command(stage Stage, limit time.Duration, line, verb string) (
 	if f := s.say(stage, line, verb); f != nil {
 		return answer{}, f
 	}
+	if f := s.flush(stage, verb); f != nil {
+		return answer{}, f
+	}
+	return s.read(stage, limit, verb)
+}
+
+// flush sends what is in the buffer.
+func (s *Session) flush(stage Stage, what string) *Failure {
 	if err := s.w.Flush(); err != nil {
-		return answer{}, s.lost(stage, err, s.limits.Block, "sending "+verb)
+		return s.lost(stage, err, s.limits.Block, "sending "+what)
 	}
-	a, f := s.read(stage, limit, "waiting for the reply to "+verb)
-	if f == nil && a.code == 421 {
-		f = s.refused(stage, a, verb)
-	}
-	return a, f
+	return nil
 }
 
 // say puts a line into the buffer.
@@ -101,10 +118,10 @@ func (s *Session) say(stage Stage, line, verb string) *Failure {
 
 // unexpected is a reply of a class that the command does not have. Who knows what
 // the host is talking about.
-func (s *Session) unexpected(stage Stage, a answer, while string) *Failure {
+func (s *Session) unexpected(stage Stage, a answer, to string) *Failure {
 	s.broken = true
 	r := a.Reply()
-	return s.fail(stage, nil, 451, "4.5.0", "protocol error while %s: unexpected reply %d %s", while, r.Code, r.Text)
+	return s.fail(stage, nil, 451, "4.5.0", "protocol error while %s: unexpected reply %d %s", waiting(to), r.Code, r.Text)
 }
 
 // Info is what is known of the session.
@@ -133,19 +150,14 @@ func (s *Session) reset() *Failure {
 		return f
 	}
 	if a.class() != 2 {
-		return s.unexpected(StageReset, a, "waiting for the reply to RSET")
+		return s.unexpected(StageReset, a, "RSET")
 	}
 	s.dirty = false
 	return nil
 }
 
 // Close says QUIT, does not wait for long, and closes the connection.
-func (s *Session) Close() { s.quit() }
-
-func (s *Session) quit() {
-	if s.raw == nil {
-		return
-	}
+func (s *Session) Close() {
 	defer s.raw.Close()
 	if s.broken || s.ended.Load() {
 		return

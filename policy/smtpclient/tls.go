@@ -100,39 +100,42 @@ func (s *Session) handshake(c *Client) *Failure {
 	return nil
 }
 
-// unshaken explains why there was no handshake.
+// unshaken explains why there was no handshake. Who was reached and does not do TLS
+// as we want it will not for REQUIRETLS either; who hung up or fell silent may.
 func (s *Session) unshaken(err error) *Failure {
-	code, enhanced := s.target.Demand.codes("4.7.5")
+	reason := ""
 	remote, alert := errors.AsType[*net.OpError](err)
-	alert = alert && remote.Op == "remote error"
 	_, record := errors.AsType[tls.RecordHeaderError](err)
-	why := func(reason string) *Failure {
-		return s.fail(StageHandshake, err, code, enhanced, "TLS handshake failed%s", cause(err)).
-			about("validation-failure", reason)
-	}
+	local, ours := strings.CutPrefix(err.Error(), "tls: ")
 	switch {
-	case alert:
-		return why("tls-remote-alert: " + strings.TrimPrefix(remote.Err.Error(), "tls: "))
-	case record:
-		return why("tls-record-header-error")
 	case s.ended.Load():
-		code, enhanced = 451, "4.4.2"
-		return s.lost(StageHandshake, err, s.limits.Handshake, "waiting for the TLS handshake")
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		f := s.lost(StageHandshake, err, s.limits.Handshake, "waiting for the TLS handshake")
-		f.Reply.Enhanced = "4.7.5"
-		return f.about("validation-failure", "tls-timeout")
-	case strings.HasPrefix(err.Error(), "tls: "):
-		f := why("tls-local: " + strings.TrimPrefix(err.Error(), "tls: "))
-		if strings.Contains(err.Error(), "certificate") { // that crypto/x509 cannot read
+	case alert && remote.Op == "remote error":
+		reason = "tls-remote-alert: " + strings.TrimPrefix(remote.Err.Error(), "tls: ")
+	case record:
+		reason = "tls-record-header-error"
+	case ours:
+		reason = "tls-local: " + local
+	}
+	if reason != "" {
+		code, enhanced := s.target.Demand.codes("4.7.5")
+		f := s.fail(StageHandshake, err, code, enhanced, "TLS handshake failed%s", cause(err)).about("validation-failure", reason)
+		if ours && strings.Contains(local, "certificate") { // that crypto/x509 cannot read
 			f.Result = "certificate-not-trusted"
 		}
 		return f
 	}
-	// The host, or who stands before it, hung up: that may pass, even for REQUIRETLS.
+
 	f := s.lost(StageHandshake, err, s.limits.Handshake, "waiting for the TLS handshake")
+	switch {
+	case s.ended.Load(): // which is nobody's fault
+		return f
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		reason = "tls-timeout"
+	default:
+		reason = "tls-connection-lost"
+	}
 	f.Reply.Enhanced = "4.7.5"
-	return f.about("validation-failure", "tls-connection-lost")
+	return f.about("validation-failure", reason)
 }
 
 // alerted turns the failure of the first words inside TLS into that of the
@@ -144,6 +147,3 @@ func (s *Session) alerted(f *Failure) *Failure {
 	}
 	return s.unshaken(f.Err)
 }
-
-func versionName(v uint16) string { return tls.VersionName(v) }
-func cipherName(c uint16) string  { return tls.CipherSuiteName(c) }
