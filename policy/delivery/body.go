@@ -11,11 +11,11 @@ import (
 
 const (
 	firstPiece = 4 << 10  // holds most messages of a few lines
-	piece      = 32 << 10 // is what a file is written with, too
+	piece      = 16 << 10 // is what a file is written with, too
 
 	// maxInMemory is the size up to which a message is kept in memory, if there is
 	// room: most mail is smaller, and what is larger the page cache keeps as well.
-	maxInMemory = 1 << 20
+	maxInMemory = 256 << 10
 )
 
 var errTooLarge = errors.New("message larger than the limit")
@@ -45,6 +45,7 @@ type body struct {
 	budget *budget
 	limit  int64 // of the budget
 	dir    string
+	large  bool // it was said to be
 
 	pieces [][]byte // of firstPiece, then piece octets
 	taken  int64
@@ -98,7 +99,7 @@ func (b *body) room(buf *[]byte) ([]byte, error) {
 		}
 		size = piece
 	}
-	if b.size+size <= maxInMemory && b.budget.take(size, b.limit) {
+	if !b.large && b.size+size <= maxInMemory && b.budget.take(size, b.limit) {
 		b.taken += size
 		b.pieces = append(b.pieces, make([]byte, 0, size))
 		return b.pieces[len(b.pieces)-1][:size], nil

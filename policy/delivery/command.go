@@ -168,6 +168,7 @@ func (w *wire) mailParameter(t *transaction, p parameter) smtpclient.Reply {
 		if int64(n) > w.door.maxMessage {
 			return w.tooLarge()
 		}
+		t.size = int64(n)
 	case "BODY": // BINARYMIME is not offered
 		t.envelope.Body = strings.ToUpper(p.value)
 		if t.envelope.Body != "7BIT" && t.envelope.Body != "8BITMIME" {

@@ -69,7 +69,7 @@ type Server struct {
 	Deadline     time.Duration // from the last dot to the replies; 0: 9 min, below the 10 min that Postfix waits (lmtp_data_done_timeout)
 
 	MaxMessage int64          // octets; 0: 100 MiB
-	MaxMemory  int64          // octets of message text in memory, over all listeners; 0: 16 MiB; what is more goes into files
+	MaxMemory  int64          // octets of message text in memory, over all listeners; 0: 8 MiB; what is more goes into files
 	TempDir    string         // of these files; "": os.TempDir
 	Networks   []netip.Prefix // whose TCP connections are taken; nil: loopback
 	NoTLS      bool           // TCP listeners do not offer STARTTLS, so REQUIRETLS neither
@@ -88,7 +88,7 @@ type Server struct {
 // Defaults of Server.
 const (
 	defaultMaxMessage    = 100 << 20
-	defaultMaxMemory     = 16 << 20 // with the collector's factor of 2 and the buffers of 200 sessions below 64 MiB
+	defaultMaxMemory     = 8 << 20 // thousands of usual messages; with the buffers of 200 sessions and the collector's factor of 2 it stays far below 64 MiB
 	defaultMaxConns      = 256
 	defaultMaxRecipients = 1000
 	defaultReadTimeout   = 5 * time.Minute

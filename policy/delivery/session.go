@@ -27,6 +27,7 @@ type transaction struct {
 	forward  forward
 	bare     string   // the sender as go-smtp names it
 	names    []string // recipients as go-smtp names them
+	size     int64    // as announced; 0: it was not
 }
 
 // recipient of a transaction.
@@ -108,7 +109,7 @@ func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 // for each recipient.
 func (s *session) receive(t *transaction) []smtpclient.Reply {
 	d := s.wire.door
-	b := &body{budget: &d.server.memory, limit: d.maxMemory, dir: d.server.TempDir}
+	b := &body{budget: &d.server.memory, limit: d.maxMemory, dir: d.server.TempDir, large: t.size > maxInMemory}
 	defer b.Close()
 	if err := b.receive(s.wire.text, d.maxMessage); err != nil {
 		r := s.trouble(err)
