@@ -25,7 +25,8 @@ dnl # a policy went out unverified. Wildcard certificates never match. And a ref
 dnl # RCPT bounces the mail, instead of deferring it, if the message has another
 dnl # recipient that was bounced. So everything is judged here (RFC 8461 section 4): for
 dnl # the first recipient as soon as TLS is up, where a refusal always defers, and then
-dnl # for each.
+dnl # for each. The price: after such a refusal a queue run leaves out other mail for the
+dnl # same MX host, which define(`confSEPARATE_PROC', `true') prevents.
 LOCAL_TLS_SERVER
 R$*			$: $>Postseal_sts $&{rcpt_addr}
 R$# $*			$# $1

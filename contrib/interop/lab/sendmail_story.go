@@ -28,6 +28,9 @@ func (l *lab) sendmail(ctx context.Context) error {
 			}
 		}
 	}
+	if err := l.sendmailShared(ctx, o); err != nil {
+		return err
+	}
 	l.untagged(o, "tags")
 	return l.sendmailDown(ctx, o)
 }
@@ -85,6 +88,38 @@ var sendmailChapters = []chapter{
 		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-requiretls", wire: required},
 		{local: "m", scenario: "rt-plaintext", status: "bounced", via: "postseal-requiretls", log: "5[0-9]{2} 5.7."},
 	}},
+}
+
+// sendmailShared: two domains share an MX host, whose certificate satisfies the one
+// without a policy only. Sendmail before 8.18.2 would send the other's mail down the
+// connection that it has open for the first.
+func (l *lab) sendmailShared(ctx context.Context, o *other) error {
+	open := fate{local: "once", scenario: "none-selfsigned", status: "deferred", via: "esmtp", log: "4.2.1"}
+	strict := fate{local: "m", scenario: "sts-shared", status: "deferred", via: "esmtp"}
+	first, err := l.follow(ctx, o, "shared", mail{}, []fate{open})
+	if err != nil {
+		return err
+	}
+	last := mail{body: strings.Repeat("the longer of two messages goes last\r\n", 50)}
+	second, err := l.follow(ctx, o, "shared", last, []fate{strict})
+	if err != nil {
+		return err
+	}
+	err = o.retry(ctx, first[0]) // both in one queue run, over one connection
+	l.expectNo(err, o.name+" shared", "queue run: "+first[0]+" sent")
+	a, err := o.after(ctx, second[0], 1)
+	if err != nil {
+		return err
+	}
+	seen, problems := l.met(o, a, strict)
+	l.report.add(nil, o.name+" shared", "queue run: "+strict.String(), seen, problems)
+	open.local, open.status, open.wire, open.log = "m", "sent", encrypted, ""
+	for _, both := range [][]fate{{open, strict}, {strict, open}} { // in one message
+		if _, err := l.follow(ctx, o, "shared", mail{}, both); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sendmailDown: without the daemon clients are told to come again, and what is in
