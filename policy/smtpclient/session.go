@@ -156,8 +156,12 @@ func (s *Session) reset() *Failure {
 	return nil
 }
 
-// Close says QUIT, does not wait for long, and closes the connection.
+// Close says QUIT, does not wait for long, and closes the connection. Of the zero
+// Session, which never was open, nothing is to be closed.
 func (s *Session) Close() {
+	if s.raw == nil {
+		return
+	}
 	defer s.raw.Close()
 	if s.broken || s.ended.Load() {
 		return
