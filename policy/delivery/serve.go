@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -146,9 +147,22 @@ func (d *door) protocol() *smtp.Server {
 	srv.Domain = d.hostname
 	srv.MaxRecipients = d.maxRecipients
 	srv.MaxLineLength = 0 // of commands: maxLine; of text: none, since mail servers accept longer ones than RFC 5321 §4.5.3.1.6 and fold them if need be
-	srv.ErrorLog = slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)
+	srv.ErrorLog = protocolLog{d.log}
 	return srv
 }
+
+// protocolLog is for what go-smtp has to say: mostly that a client went away.
+type protocolLog struct{ log *slog.Logger }
+
+func (l protocolLog) Printf(format string, v ...any) {
+	if strings.HasPrefix(format, "panic") { // which it survives, and answers 421
+		l.log.Error("delivery listener: " + fmt.Sprintf(format, v...))
+		return
+	}
+	l.log.Debug("delivery listener: " + fmt.Sprintf(format, v...))
+}
+
+func (l protocolLog) Println(v ...any) { l.Printf("%s", fmt.Sprint(v...)) }
 
 func orDefault[T comparable](v, def T) T {
 	var zero T

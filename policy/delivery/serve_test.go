@@ -1,0 +1,191 @@
+package delivery_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postseal/policy/delivery"
+	"postseal/policy/requiretls"
+	"postseal/policy/smtpclient"
+)
+
+// pipes is a listener whose connections are made by dial, for tests in which
+// time is not real.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	close func()
+}
+
+func newPipes() *pipes {
+	p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+	p.close = sync.OnceFunc(func() { close(p.done) })
+	return p
+}
+
+func (p *pipes) dial(t testing.TB) *client {
+	near, far := net.Pipe()
+	p.conns <- far
+	t.Cleanup(func() { near.Close() })
+	c := &client{t, near, bufio.NewReader(near)}
+	c.want("220 relay.example.com LMTP Service Ready")
+	c.lhlo()
+	return c
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.close(); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+func TestTime(t *testing.T) {
+	t.Run("SMTP-072 the listener's patience", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPipes()
+			d := open(t, &delivery.Server{}, p, requiretls.Normal)
+			c := p.dial(t)
+			time.Sleep(5*time.Minute - time.Second)
+			c.begin("a@example.net")
+			c.ask("DATA", goAhead)
+			for range 10 { // each block has its own time
+				time.Sleep(5*time.Minute - time.Second)
+				c.send("X: y\r\n")
+			}
+			c.send(".\r\n")
+			c.want(delivered)
+			time.Sleep(5*time.Minute + time.Second)
+			c.want("421 4.4.2 relay.example.com waited too long for a command")
+			c.wantClosed()
+			d.stop()
+		})
+	})
+	t.Run("a client that hangs in the text", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPipes()
+			d := open(t, &delivery.Server{}, p, requiretls.Normal)
+			c := p.dial(t)
+			c.begin("a@example.net")
+			c.ask("DATA", goAhead)
+			c.send("A: b\r\n")
+			time.Sleep(5*time.Minute + time.Second)
+			c.code("451 4.4.2 ")
+			c.code("421 4.4.2 ")
+			c.wantClosed()
+			d.stop()
+			d.none()
+		})
+	})
+	t.Run("a client that takes no replies", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPipes()
+			d := open(t, &delivery.Server{}, p, requiretls.Normal)
+			c := p.dial(t)
+			c.send("NOOP\r\n")
+			time.Sleep(3 * time.Minute)
+			c.wantClosed()
+			d.stop()
+		})
+	})
+}
+
+func TestStop(t *testing.T) {
+	t.Run("between messages", func(t *testing.T) {
+		d := openTCP(t, &delivery.Server{}, requiretls.Normal)
+		idle, begun, tls := d.greeted(), d.greeted(), d.secured()
+		begun.begin("a@example.net")
+		d.stop()
+		for _, c := range []*client{idle, begun, tls} {
+			c.want("421 4.3.2 relay.example.com is shutting down")
+			c.wantClosed()
+		}
+		if _, err := net.Dial("tcp", d.addr.String()); err == nil {
+			t.Error("it still listens")
+		}
+	})
+	// serve runs a server whose deliveries wait for end, or for their context.
+	serve := func(t *testing.T, p *pipes, end <-chan struct{}) (stop func(), done <-chan error) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		s := &delivery.Server{Hostname: "relay.example.com"}
+		go func() {
+			ended <- s.ServeWith(ctx, p, requiretls.Normal, func(ctx context.Context, _ *delivery.Message) []smtpclient.Reply {
+				select {
+				case <-end:
+					return []smtpclient.Reply{ok}
+				case <-ctx.Done():
+					return []smtpclient.Reply{{Code: 451, Enhanced: "4.3.2", Text: "cut short"}}
+				}
+			})
+		}()
+		return cancel, ended
+	}
+	t.Run("messages in flight end", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p, end := newPipes(), make(chan struct{})
+			stop, done := serve(t, p, end)
+			working, sending := p.dial(t), p.dial(t)
+			working.begin("a@example.net")
+			working.data("\r\n")
+			sending.begin("a@example.net")
+			sending.ask("DATA", goAhead)
+			synctest.Wait()
+			stop()
+			time.Sleep(9 * time.Second)
+			sending.send("\r\n.\r\n")
+			close(end)
+			for _, c := range []*client{working, sending} {
+				c.want(delivered, "421 4.3.2 relay.example.com is shutting down")
+				c.wantClosed()
+			}
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("but not for ever", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPipes()
+			stop, done := serve(t, p, nil)
+			working, sending := p.dial(t), p.dial(t)
+			working.begin("a@example.net")
+			working.data("\r\n")
+			sending.begin("a@example.net")
+			sending.ask("DATA", goAhead)
+			synctest.Wait()
+			begun := time.Now()
+			stop()
+			working.want("451 4.3.2 cut short")
+			working.code("421 ")
+			sending.code("451 4.4.2 ")
+			sending.code("421 ")
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(begun); took != 10*time.Second {
+				t.Errorf("it took %s", took)
+			}
+		})
+	})
+	t.Run("a listener that breaks", func(t *testing.T) {
+		p := newPipes()
+		s := &delivery.Server{}
+		p.Close()
+		err := s.ServeWith(t.Context(), p, requiretls.Normal, nil)
+		if err == nil || fmt.Sprint(err) == "" {
+			t.Errorf("error %v", err)
+		}
+	})
+}
