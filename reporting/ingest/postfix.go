@@ -20,6 +20,7 @@ type postfix struct {
 	stats   Stats
 	open    openTable
 	proxy   proxyNotes
+	names   nameCache
 }
 
 func newPostfix(o Options) *postfix {
@@ -157,8 +158,7 @@ func (p *postfix) established(e *entry, rest []byte) {
 		return
 	}
 	process := p.open.get(e.key)
-	try := newTry(relay, at)
-	try.kind = tryEstablished
+	try := &smtpTry{kind: tryEstablished, mxHost: p.names.of(relay), at: at}
 	if process.cert.relay == try.relay {
 		try.verdict, process.cert = process.cert.verdict, pendingVerdict{}
 		if try.verdict.certain {
@@ -176,8 +176,7 @@ func (p *postfix) broken(e *entry, rest []byte) {
 		p.stats.Unparsed++
 		return
 	}
-	try := newTry(relay, at)
-	try.kind = tryBroken
+	try := &smtpTry{kind: tryBroken, mxHost: p.names.of(relay), at: at}
 	try.fail(handshakeVerdict(rest))
 	p.add(p.open.get(e.key), try)
 }
@@ -254,7 +253,7 @@ func (p *postfix) lookup(e *entry, text []byte) {
 		p.stats.Unparsed++
 		return
 	}
-	try := smtpTry{kind: tryForbidden, at: at}
+	try := &smtpTry{kind: tryForbidden, at: at}
 	try.host, _ = domainName(string(host))
 	try.domain = nextHop(dest)
 	try.fail(v)
@@ -269,7 +268,7 @@ func (p *postfix) outside(e *entry, text []byte) {
 		p.stats.Unparsed++
 		return
 	}
-	try := smtpTry{kind: tryForbidden, at: at}
+	try := &smtpTry{kind: tryForbidden, at: at}
 	try.host, _ = domainName(string(host))
 	try.policyDomain, _ = domainName(string(domain))
 	try.fail(verdict{result: tlsrpt.ValidationFailure, reason: "mx-not-in-policy", policy: tlsrpt.STS})
@@ -316,7 +315,7 @@ func (p *postfix) tlsproxy(e *entry) {
 
 func (p *postfix) Flush(emit func(reporting.Session)) {
 	for process := p.open.oldest(); process != nil; process = p.open.oldest() {
-		process.merge()
+		p.merge(process)
 		p.emit(process, "", emit)
 		p.open.remove(process)
 	}

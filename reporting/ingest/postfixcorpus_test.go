@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -154,4 +155,12 @@ func TestPostfixCorpus(t *testing.T) {
 			}
 		}
 	})
+}
+
+func replayInto(t testing.TB, from io.Reader, r ingest.Reader, emit func(reporting.Session)) {
+	t.Helper()
+	if err := ingest.Replay(from, r, emit); err != nil {
+		t.Fatal(err)
+	}
+	r.Flush(emit)
 }

@@ -14,7 +14,6 @@ import (
 // behind the queue id. orig_to, conn_use and tls (3.11) may be missing.
 type recipientLine struct {
 	address []byte
-	domain  []byte // behind the last @
 	relay   []byte // "H[IP]"; nil for "none" and for sockets
 	tls     []byte
 	sent    bool
@@ -36,9 +35,6 @@ func readRecipient(b []byte) (r recipientLine, ok bool) {
 	if r.address, b, ok = addressEnd(b); !ok {
 		return r, false
 	}
-	if i := bytes.LastIndexByte(r.address, '@'); i >= 0 {
-		r.domain = r.address[i+1:]
-	}
 	if rest, found := bytes.CutPrefix(b, []byte("orig_to=<")); found {
 		if _, b, ok = addressEnd(rest); !ok {
 			return r, false
@@ -47,39 +43,49 @@ func readRecipient(b []byte) (r recipientLine, ok bool) {
 	if b, ok = bytes.CutPrefix(b, []byte("relay=")); !ok || bytes.Contains(b, []byte(">, relay=")) {
 		return r, false
 	}
-	relay, b, ok := bytes.Cut(b, []byte(", "))
+	relay, b, ok := logField(b)
 	if !ok {
 		return r, false
 	}
 	if name, rest, found := endpoint(relay); found && len(rest) == 0 {
 		r.relay = name
 	}
-	for {
-		if rest, found := bytes.CutPrefix(b, []byte("status=")); found {
-			return r.finish(rest)
-		}
-		var field []byte
-		if field, b, ok = bytes.Cut(b, []byte(", ")); !ok {
+	for !bytes.HasPrefix(b, []byte("status=")) {
+		var f []byte
+		if f, b, ok = logField(b); !ok {
 			return r, false
 		}
-		name, value, found := bytes.Cut(field, []byte("="))
-		if !found || len(name) == 0 || bytes.ContainsAny(field, " ()<>") {
-			return r, false
-		}
-		if string(name) == "tls" {
+		if value, found := bytes.CutPrefix(f, []byte("tls=")); found {
 			r.tls = value
 		}
 	}
+	return r.finish(b[len("status="):])
+}
+
+// logField reads "name=value, ", or a value alone. None of them has a blank or a bracket
+// that a text has.
+func logField(b []byte) (f, rest []byte, ok bool) {
+	i := bytes.IndexByte(b, ' ')
+	if i < 2 || b[i-1] != ',' {
+		return nil, nil, false
+	}
+	f = b[:i-1]
+	return f, b[i+1:], bytes.IndexByte(f, '(') < 0 && bytes.IndexByte(f, '<') < 0
 }
 
 // finish reads "sent (250 ok)". A line that was cut has no closing parenthesis.
 func (r recipientLine) finish(b []byte) (recipientLine, bool) {
-	status, text, ok := bytes.Cut(b, []byte(" ("))
-	if len(status) == 0 || bytes.ContainsAny(status, " ,=<>") {
+	status, text, _ := bytes.Cut(b, []byte(" "))
+	if len(status) == 0 {
 		return r, false
 	}
+	for _, c := range status {
+		if c < 'a' || c > 'z' {
+			return r, false
+		}
+	}
 	r.sent = string(status) == "sent"
-	if ok {
+	if text, found := bytes.CutPrefix(text, []byte("(")); found {
 		r.text = bytes.TrimSuffix(text, []byte(")"))
 	}
 	return r, true
@@ -135,7 +141,7 @@ func (p *postfix) queued(e *entry, id, text []byte, emit func(reporting.Session)
 	case !ok:
 		p.stats.Unparsed++
 	case refused:
-		p.add(process, refusedTry(relay, reason, at))
+		p.add(process, refusedTry(p.names.of(relay), reason, at))
 	case unverified:
 		p.unverified(e, process, nil)
 	}
@@ -166,9 +172,8 @@ func (p *postfix) recipient(e *entry, id, text []byte, emit func(reporting.Sessi
 	process.begin(id, r.address, at)
 	p.stats.Dropped += uint64(process.dropStrangers(id, r.relay, at))
 	p.conclude(e, process, &r)
-	process.merge()
-	domain, _ := domainName(string(r.domain))
-	p.emit(process, domain, emit)
+	p.merge(process)
+	p.emit(process, p.names.domain(r.address), emit)
 	p.settle(process)
 }
 
@@ -205,12 +210,12 @@ func (r *recipientLine) dane() bool {
 func (p *postfix) conclude(e *entry, process *smtpProcess, r *recipientLine) {
 	at, _ := p.clock.at(e.stamp)
 	if relay, plain := r.plaintext(); plain && !process.knows(relay) {
-		p.add(process, refusedTry(relay, "", at))
+		p.add(process, refusedTry(p.names.of(relay), "", at))
 	}
 	if !r.sent {
 		if relay, reason, refused := notOffered(r.text); refused {
 			if !process.knows(relay) {
-				p.add(process, refusedTry(relay, reason, at))
+				p.add(process, refusedTry(p.names.of(relay), reason, at))
 			}
 		} else if notVerified(r.text) {
 			p.unverified(e, process, r.relay)
@@ -237,8 +242,7 @@ func (p *postfix) unverified(e *entry, process *smtpProcess, relay []byte) {
 		if name == "" || process.knows([]byte(name)) {
 			return
 		}
-		up := newTry([]byte(name), at)
-		up.kind = tryEstablished
+		up := &smtpTry{kind: tryEstablished, mxHost: p.names.of([]byte(name)), at: at}
 		if process.cert.relay == name {
 			up.at, up.verdict, process.cert = process.cert.at, process.cert.verdict, pendingVerdict{}
 		}
@@ -272,25 +276,23 @@ func (p *postfix) handshake(e *entry, process *smtpProcess, relay []byte) {
 	if !ok {
 		return
 	}
-	try := newTry([]byte(note.relay), note.at)
-	try.kind = tryBroken
+	try := &smtpTry{kind: tryBroken, mxHost: p.names.of(relay), at: note.at}
 	try.fail(note.verdict)
 	p.add(process, try)
 }
 
 // merge gives the sessions what TLSRPT lines say of them. A line that goes with no
 // other is a session by itself.
-func (process *smtpProcess) merge() {
+func (p *postfix) merge(process *smtpProcess) {
 	for i := range process.reports {
 		r := &process.reports[i]
 		try := process.unreported(r.relay)
 		if try == nil {
-			if process.counted(r.relay) || len(process.tries) >= maxTries {
+			if process.counted([]byte(r.relay)) || len(process.tries) >= maxTries {
 				continue
 			}
-			process.tries = append(process.tries, newTry([]byte(r.relay), r.at))
+			process.tries = append(process.tries, smtpTry{kind: tryEstablished, mxHost: p.names.of([]byte(r.relay)), at: r.at})
 			try = process.last()
-			try.kind = tryEstablished
 		}
 		try.reported, try.domain = true, r.domain
 		if !r.failed {

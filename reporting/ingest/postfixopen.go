@@ -1,8 +1,8 @@
 package ingest
 
 import (
+	"hash/crc32"
 	"net/netip"
-	"strings"
 	"time"
 
 	"postseal/reporting/tlsrpt"
@@ -33,14 +33,19 @@ const (
 	tryForbidden                  // the host was not asked
 )
 
+// mxHost is the host of a session.
+type mxHost struct {
+	relay string // "H[IP]" as it was logged; "" if it was not contacted
+	host  string
+	ip    netip.Addr
+}
+
 // smtpTry is one session, or what stands for one, that waits for its domain.
 type smtpTry struct {
-	kind         tryKind
-	reported     bool // a TLSRPT line was joined
-	at           time.Time
-	relay        string // "H[IP]" as it was logged; "" for tryForbidden
-	host         string
-	ip           netip.Addr
+	kind     tryKind
+	reported bool // a TLSRPT line was joined
+	at       time.Time
+	mxHost
 	domain       string // if it is known before the recipient
 	policy       tlsrpt.PolicyType
 	policyDomain string
@@ -50,18 +55,8 @@ type smtpTry struct {
 	owner        string // queue id of a line that followed
 }
 
-func newTry(relay []byte, at time.Time) smtpTry {
-	t := smtpTry{at: at, relay: string(relay)}
-	if host, ip, ok := strings.Cut(t.relay, "["); ok {
-		t.host, _ = domainName(host)
-		t.ip = address(strings.TrimSuffix(ip, "]"))
-	}
-	return t
-}
-
-func refusedTry(relay []byte, reason string, at time.Time) smtpTry {
-	t := newTry(relay, at)
-	t.kind = tryRefused
+func refusedTry(h mxHost, reason string, at time.Time) *smtpTry {
+	t := &smtpTry{kind: tryRefused, mxHost: h, at: at}
 	t.fail(verdict{result: tlsrpt.StartTLSNotSupported, reason: reason})
 	return t
 }
@@ -101,20 +96,20 @@ type smtpProcess struct {
 
 	// Of the delivery that has been counted: lines of further recipients repeat
 	// what the first one said.
-	queueID string
-	first   uint64 // hash of its first recipient, with whom a new attempt begins
+	queueID messageID
+	first   uint32 // checksum of its first recipient, with whom a new attempt begins
 	since   time.Time
-	relays  []uint64 // hashes of the hosts
+	relays  []string
 }
 
-// hash is FNV-1a: it has to be the same after a restart.
-func hash(s string) uint64 {
-	h := uint64(14695981039346656037)
-	for i := range len(s) {
-		h = (h ^ uint64(s[i])) * 1099511628211
-	}
-	return h
+// messageID is a queue id without the cost of a string for each.
+type messageID struct {
+	n    uint8
+	text [maxQueueID]byte
 }
+
+func (m *messageID) set(id []byte)     { m.n = uint8(copy(m.text[:], id)) }
+func (m *messageID) is(id []byte) bool { return string(m.text[:m.n]) == string(id) }
 
 func (s *smtpProcess) last() *smtpTry {
 	if len(s.tries) == 0 {
@@ -158,48 +153,42 @@ func (s *smtpProcess) own(id []byte) {
 
 // begin tells a further recipient of a delivery from the first of the next one.
 func (s *smtpProcess) begin(id, recipient []byte, at time.Time) {
-	h := hash(string(recipient))
-	if string(id) == s.queueID && h != s.first && !old(s.since, at) {
+	sum := crc32.Checksum(recipient, castagnoli)
+	if s.queueID.is(id) && sum != s.first && !old(s.since, at) {
 		return
 	}
-	s.queueID, s.first, s.since, s.relays = string(id), h, at, s.relays[:0]
+	s.queueID.set(id)
+	clear(s.relays)
+	s.first, s.since, s.relays = sum, at, s.relays[:0]
 }
 
 // dropStrangers removes what cannot belong to this delivery: lines got lost, or the
 // process id is that of another process now. Before Postfix turns to another host
 // it says why, with the queue id.
 func (s *smtpProcess) dropStrangers(id, relay []byte, now time.Time) (dropped int) {
-	kept := s.tries[:0]
+	kept := 0
 	for i := range s.tries {
 		t := &s.tries[i]
-		stranger := t.owner != "" && t.owner != string(id) || old(t.at, now) ||
-			t.owner == "" && t.kind == tryEstablished && t.relay != string(relay)
-		if stranger {
-			dropped++
+		if t.owner != "" && t.owner != string(id) || old(t.at, now) ||
+			t.owner == "" && t.kind == tryEstablished && t.relay != string(relay) {
 			continue
 		}
-		kept = append(kept, *t)
+		if kept != i {
+			s.tries[kept] = *t
+		}
+		kept++
 	}
-	clear(s.tries[len(kept):])
-	s.tries = kept
+	dropped = len(s.tries) - kept
+	clear(s.tries[kept:])
+	s.tries = s.tries[:kept]
 	return dropped
 }
 
 // count remembers a host of the delivery as counted.
 func (s *smtpProcess) count(relay string) {
 	if relay != "" && len(s.relays) < maxTries {
-		s.relays = append(s.relays, hash(relay))
+		s.relays = append(s.relays, relay)
 	}
-}
-
-func (s *smtpProcess) counted(relay string) bool {
-	h := hash(relay)
-	for _, r := range s.relays {
-		if r == h {
-			return true
-		}
-	}
-	return false
 }
 
 // knows reports whether the delivery has a session with that host already.
@@ -209,7 +198,16 @@ func (s *smtpProcess) knows(relay []byte) bool {
 			return true
 		}
 	}
-	return len(s.relays) > 0 && s.counted(string(relay))
+	return s.counted(relay)
+}
+
+func (s *smtpProcess) counted(relay []byte) bool {
+	for _, r := range s.relays {
+		if r == string(relay) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *smtpProcess) clear() {
@@ -219,7 +217,7 @@ func (s *smtpProcess) clear() {
 
 // weight is about how many bytes the process holds.
 func (s *smtpProcess) weight() int {
-	n := 300 + len(s.key) + len(s.queueID) + 8*cap(s.relays) + len(s.cert.relay) + len(s.cert.verdict.reason)
+	n := 400 + len(s.key) + 80*cap(s.relays) + len(s.cert.relay) + len(s.cert.verdict.reason)
 	n += 320*cap(s.tries) + 160*cap(s.reports)
 	for i := range s.tries {
 		t := &s.tries[i]
@@ -233,7 +231,7 @@ func (s *smtpProcess) weight() int {
 }
 
 // add puts a session to a delivery.
-func (p *postfix) add(process *smtpProcess, t smtpTry) {
+func (p *postfix) add(process *smtpProcess, t *smtpTry) {
 	if last := process.last(); last != nil && last.kind == tryEstablished && !last.failed() && last.owner == "" {
 		// No word of why Postfix left that host: the end of its delivery got lost.
 		process.tries = process.tries[:len(process.tries)-1]
@@ -251,7 +249,7 @@ func (p *postfix) add(process *smtpProcess, t smtpTry) {
 		p.stats.Dropped++
 		return
 	}
-	process.tries = append(process.tries, t)
+	process.tries = append(process.tries, *t)
 	p.settle(process)
 }
 

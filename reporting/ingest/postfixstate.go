@@ -118,12 +118,12 @@ func (w *stateWriter) try(t *smtpTry) {
 
 func (w *stateWriter) process(s *smtpProcess) {
 	w.text(s.key)
-	w.text(s.queueID)
-	w.hash(s.first)
+	w.text(string(s.queueID.text[:s.queueID.n]))
+	w.uint(uint64(s.first))
 	w.time(s.since)
 	w.uint(uint64(len(s.relays)))
-	for _, h := range s.relays {
-		w.hash(h)
+	for _, relay := range s.relays {
+		w.text(relay)
 	}
 	w.text(s.cert.relay)
 	w.time(s.cert.at)
@@ -179,13 +179,6 @@ func (r *stateReader) count(limit int) int {
 
 func (r *stateReader) text() string { return string(r.next(r.uint())) }
 
-func (r *stateReader) hash() uint64 {
-	if b := r.next(8); b != nil {
-		return binary.LittleEndian.Uint64(b)
-	}
-	return 0
-}
-
 func (r *stateReader) time() time.Time {
 	sec := r.uint()
 	if sec == 0 {
@@ -232,9 +225,10 @@ func (r *stateReader) try() smtpTry {
 
 func (r *stateReader) process(open *openTable) {
 	s := open.get([]byte(r.text()))
-	s.queueID, s.first, s.since = r.text(), r.hash(), r.time()
+	s.queueID.set([]byte(r.text()))
+	s.first, s.since = uint32(r.uint()), r.time()
 	for range r.count(maxTries) {
-		s.relays = append(s.relays, r.hash())
+		s.relays = append(s.relays, r.text())
 	}
 	s.cert = pendingVerdict{relay: r.text(), at: r.time(), verdict: r.verdict()}
 	for range r.count(maxTries) {

@@ -9,9 +9,9 @@ import (
 	"postseal/reporting"
 )
 
-// replayBuffer is large enough that reading costs nothing beside what is read, and
+// replayBuffer stays in the cache of a processor between the kernel and us, and
 // holds several of the longest lines.
-const replayBuffer = 1 << 20
+const replayBuffer = 256 << 10
 
 // Replay reads a whole log from its beginning. The last line may lack its end, and then
 // counts like any other. Of a line longer than MaxLine the beginning is passed on,
