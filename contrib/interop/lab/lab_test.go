@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"net"
+	"net/textproto"
 	"regexp"
 	"strings"
 	"testing"
@@ -113,5 +115,76 @@ func TestBreakSignatures(t *testing.T) {
 	}
 	if diff := cmp.Diff([]bool{false, true, false, true}, broken); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestLastOnly(t *testing.T) {
+	const config = "a = 1\n# b = 0\nb = 2\na = 3\n"
+	want := "# a = 1 (set again below)\n# b = 0\nb = 2\na = 3\n"
+	if diff := cmp.Diff(want, lastOnly(config)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A message for three recipients, of which one is taken: the judgement of many
+// stories rests on what a sink remembers.
+func TestSink(t *testing.T) {
+	s := &sink{name: "mx.test", mx: mx{cert: good, requireTLS: true}}
+	ours, theirs := net.Pipe()
+	done := make(chan struct{})
+	go func() { defer close(done); s.serve(theirs) }()
+	client := textproto.NewConn(ours)
+	expect := func(code int, command string) {
+		t.Helper()
+		if command != "" {
+			if err := client.PrintfLine("%s", command); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, text, err := client.ReadResponse(code); err != nil {
+			t.Errorf("%q: %s, %v", command, text, err)
+		} else if strings.Contains(text, "REQUIRETLS") {
+			t.Errorf("%q: %s in clear text", command, text)
+		}
+	}
+	expect(220, "")
+	expect(250, "EHLO client.test")
+	expect(250, "MAIL FROM:<a@b.test> SIZE=10 REQUIRETLS")
+	expect(451, "RCPT TO:<tmp1@d.test>")
+	expect(550, "RCPT TO:<perm1@d.test>")
+	expect(503, "DATA")
+	expect(451, "RCPT TO:<once1@d.test>")
+	expect(250, "RCPT TO:<once1@d.test> NOTIFY=NEVER")
+	expect(354, "DATA")
+	expect(250, "Message-ID: <1@b.test>\r\nX-A: 1\r\nX-A: 2\r\n\r\n..dot\r\n.")
+	expect(221, "QUIT")
+	<-done
+	visits := s.seen("")
+	if len(visits) != 1 || len(visits[0].taken) != 1 || len(visits[0].lines) != 5 {
+		t.Fatalf("remembers %+v", visits)
+	}
+	m := visits[0].taken[0]
+	if diff := cmp.Diff([]string{"once1@d.test"}, m.to()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"1", "2"}, m.header("x-a")); diff != "" {
+		t.Error(diff)
+	}
+	if !withParameter.MatchString(m.mail) || path(m.mail) != "a@b.test" || m.id() != "<1@b.test>" || !strings.HasSuffix(m.text, "\n.dot\n") || m.tls {
+		t.Errorf("remembers %+v", m)
+	}
+}
+
+func TestWithParameter(t *testing.T) {
+	for line, want := range map[string]bool{
+		"MAIL FROM:<a@b> REQUIRETLS":              true,
+		"MAIL FROM:<> SIZE=1 requiretls RET=HDRS": true,
+		"MAIL FROM:<a@b> REQUIRETLS=1":            false,
+		"MAIL FROM:<REQUIRETLS@b> SIZE=1":         false,
+		"MAIL FROM:<a@b>":                         false,
+	} {
+		if got := withParameter.MatchString(line); got != want {
+			t.Errorf("%q: %t", line, got)
+		}
 	}
 }

@@ -12,8 +12,11 @@ import (
 // choice.
 func (l *lab) milterDown(ctx context.Context) error {
 	for _, p := range l.postfixes {
-		if err := l.tellMilterDown(ctx, p); err != nil {
-			return fmt.Errorf("Postfix %s: %w", p.version, err)
+		tagged := p.name("once", byName("rt-dane").domain())
+		for _, tell := range []func(context.Context, *postfix, string) error{l.acceptUntagged, l.refuseMeanwhile} {
+			if err := tell(ctx, p, tagged); err != nil {
+				return fmt.Errorf("with Postfix %s: %w", p.version, err)
+			}
 		}
 		if err := p.reconfigure(ctx); err != nil {
 			return err
@@ -25,13 +28,14 @@ func (l *lab) milterDown(ctx context.Context) error {
 // aloneSettings leave the milter and the tags only.
 var aloneSettings = []string{"smtp_tls_security_level = dane", "smtp_tls_policy_maps =", "transport_maps = inline:{lab.test=discard:}"}
 
-func (l *lab) tellMilterDown(ctx context.Context, p *postfix) error {
+// acceptUntagged: mail comes in without the milter. The message to tagged was
+// tagged before.
+func (l *lab) acceptUntagged(ctx context.Context, p *postfix, tagged string) error {
 	const name = "milter-down"
-	dane, none := byName("rt-dane").domain(), byName("none").domain()
+	none := byName("none").domain()
 	if err := p.reconfigure(ctx, append(aloneSettings, "postseal_milter_down = accept")...); err != nil {
 		return err
 	}
-	tagged := p.name("once", dane)
 	if err := p.patiently(ctx, mail{from: sender, to: []string{tagged}, headers: []string{asksForTLS}}); err != nil {
 		return err
 	}
@@ -54,11 +58,18 @@ func (l *lab) tellMilterDown(ctx context.Context, p *postfix) error {
 	}
 	d, err = p.first(ctx, untagged)
 	l.expectAt(p, name, "accept: other mail flows", fmt.Sprintf("%s, %s, after %.1f s", d.status, d.tls(), time.Since(begin).Seconds()), err == nil && d.status == "sent" && d.tls() == "Trusted")
+	return nil
+}
 
+// refuseMeanwhile: mail waits at the clients while the milter is away. The one to
+// tagged goes out in the end.
+func (l *lab) refuseMeanwhile(ctx context.Context, p *postfix, tagged string) error {
+	const name = "milter-down"
+	none := byName("none").domain()
 	if err := p.reconfigure(ctx, append(aloneSettings, "postseal_milter_down = tempfail")...); err != nil {
 		return err
 	}
-	err = until(ctx, func() error { // a smtpd of before may still be there
+	err := until(ctx, func() error { // a smtpd of before may still be there
 		err := p.submit(mail{from: sender, to: []string{p.name("m", none)}})
 		if code(err) != 451 {
 			return fmt.Errorf("%w: not 451", err)
@@ -77,9 +88,9 @@ func (l *lab) tellMilterDown(ctx context.Context, p *postfix) error {
 	if err := l.daemon.start(ctx); err != nil {
 		return err
 	}
-	d, err = p.first(ctx, tagged)
+	d, err := p.first(ctx, tagged)
 	if err == nil {
-		d, err = p.retry(ctx, d)
+		_, err = p.retry(ctx, d)
 	}
 	if err != nil {
 		return err

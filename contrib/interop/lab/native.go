@@ -23,7 +23,7 @@ func (l *lab) native(ctx context.Context) error {
 			l.nativeOffer, l.nativeFates, l.nativeBounces, l.nativeRelaxed, l.nativeHandOver, l.nativeMilter,
 		} {
 			if err := tell(ctx, p); err != nil {
-				return fmt.Errorf("Postfix %s: %w", p.version, err)
+				return fmt.Errorf("with Postfix %s: %w", p.version, err)
 			}
 		}
 		if err := p.reconfigure(ctx); err != nil {

@@ -38,7 +38,9 @@ func (l *lab) requireTLS(ctx context.Context) error {
 			return err
 		}
 		const name = "requiretls"
-		l.fate(ctx, p, name, one, "sent 2.0.0", `said: taken`)
+		first := l.fate(ctx, p, name, one, "sent 2.0.0", `said: taken`)
+		known := "queue_id=" + first.queueID
+		l.expectAt(p, name, "the daemon knows the queue id, by XFORWARD", known, first.queueID != "" && strings.Contains(l.daemon.logged(), known))
 		l.fate(ctx, p, name, two, "sent 2.0.0", `said: taken`)
 		postponed := l.fate(ctx, p, name, later, "deferred 4.2.1", `said: come again`)
 		l.fate(ctx, p, name, never, "bounced 5.1.1", `said: no such mailbox`)
@@ -47,6 +49,8 @@ func (l *lab) requireTLS(ctx context.Context) error {
 			l.onTheWire(p, name, "", to, true)
 		}
 		l.inMailbox(ctx, p, name, local)
+		abroad := p.submit(mail{from: from, to: []string{one}, port: relayPort})
+		l.expectAt(p, name, "the milter-free smtpd is no relay: 554", orTaken(abroad), code(abroad) == 554)
 		l.bounce(ctx, p, name, from)
 		if _, err := p.retry(ctx, postponed); err != nil {
 			return err
@@ -269,6 +273,9 @@ func (l *lab) relaxed(ctx context.Context) error {
 				}
 			}
 		}
+		if err := l.builtIn(ctx, p); err != nil {
+			return err
+		}
 		l.fate(ctx, p, name, never, "bounced 5.1.1", "")
 		notice, err := l.notice(ctx, from)
 		if err != nil {
@@ -277,5 +284,21 @@ func (l *lab) relaxed(ctx context.Context) error {
 		copied := len(notice.header("TLS-Required")) > 0
 		l.expectAt(p, name, fmt.Sprintf("bounce copies TLS-Required: %t (from 3.10)", !p.older), fmt.Sprint(copied), copied == !p.older)
 	}
+	return nil
+}
+
+// builtIn: what the header does without milter and route: from 3.10 Postfix knows
+// it.
+func (l *lab) builtIn(ctx context.Context, p *postfix) error {
+	recipient := p.name("m", byName("sts-wrongname").domain())
+	if err := p.submit(mail{from: sender, to: []string{recipient}, headers: []string{waivesTLS}, port: untaggedPort}); err != nil {
+		return err
+	}
+	want := "sent"
+	if p.older {
+		want = "deferred"
+	}
+	d, err := p.first(ctx, recipient)
+	l.expectAt(p, "relaxed", "untagged, built in from 3.10: "+want, told(d, err), d.status == want && d.agent == "smtp")
 	return nil
 }
