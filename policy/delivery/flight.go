@@ -106,12 +106,15 @@ func (d *delivery) identify() {
 // join waits for a flight of another delivery, or of this one where a recipient
 // stands twice.
 func (d *delivery) join(ctx context.Context, i int, f *flight) {
-	r := smtpclient.Reply{}
 	select {
 	case <-f.done:
-		r = f.reply
 	case <-ctx.Done():
-		r = unfinished(ctx, "the message is being delivered since an earlier attempt")
+	}
+	r := unfinished(ctx, "the message is being delivered since an earlier attempt")
+	select { // also if both are true
+	case <-f.done:
+		r = f.reply
+	default:
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -120,5 +123,6 @@ func (d *delivery) join(ctx context.Context, i int, f *flight) {
 
 // already words the reply to what was delivered before.
 func already(e ledger.Entry) smtpclient.Reply {
-	return answer(e.Code, e.Enhanced, e.Text+" (already delivered at "+e.At.UTC().Format(time.RFC3339)+")")
+	note := " (already delivered at " + e.At.UTC().Format(time.RFC3339) + ")"
+	return answer(e.Code, e.Enhanced, e.Text[:min(len(e.Text), maxText-len(note))]+note)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,6 +94,7 @@ func TestReuse(t *testing.T) {
 // once resolves each destination a single time, as an engine with a memory.
 type once struct {
 	Resolver
+	mu    sync.Mutex
 	known map[policy.Destination]resolved
 }
 
@@ -102,10 +104,15 @@ type resolved struct {
 }
 
 func (o *once) Resolve(ctx context.Context, dest policy.Destination) (*policy.Decision, *dane.Plan) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	r, ok := o.known[dest]
 	if !ok {
 		r.decision, r.plan = o.Resolver.Resolve(ctx, dest)
-		o.known = map[policy.Destination]resolved{dest: r}
+		if o.known == nil {
+			o.known = map[policy.Destination]resolved{}
+		}
+		o.known[dest] = r
 	}
 	return r.decision, r.plan
 }

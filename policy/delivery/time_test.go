@@ -230,7 +230,7 @@ func TestDeadline(t *testing.T) {
 		if !d.is(addr, now.Add(deadTime-1)) || d.is(addr, now.Add(deadTime)) || d.is(netip.MustParseAddrPort("192.0.2.1:26"), now) {
 			t.Error("not dead, or too long, or another")
 		}
-		for n := range 2 * maxDead {
+		for n := range maxDead + 50 {
 			d.add(netip.AddrPortFrom(addr.Addr(), uint16(n)), now)
 		}
 		if len(d.until) > maxDead {
