@@ -29,7 +29,7 @@ var arrows = map[string][]string{
 	"policy/requiretls": {},
 	// dnssec for the type of a lookup's error alone.
 	"policy/smtpclient": {"policy", "policy/dane", "policy/dnssec", "policy/mtasts", "policy/requiretls"},
-	"policy/probe":      {"policy", "policy/smtpclient"},
+	"policy/probe":      {"policy", "policy/smtpclient", "policy/dane", "policy/mtasts"},
 	// The types of the plan and of the policy, as in policy/smtpclient.
 	"policy/delivery":        {"policy", "policy/dane", "policy/mtasts", "policy/smtpclient", "policy/requiretls", "policy/delivery/ledger"},
 	"policy/delivery/ledger": {"cache/boltdb"},
