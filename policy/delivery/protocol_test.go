@@ -1,8 +1,10 @@
 package delivery_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -200,13 +202,14 @@ func TestEnvelope(t *testing.T) {
 	t.Run("everything as written", func(t *testing.T) {
 		got := send(t, unix, "<Sender+tag@Example.COM> BODY=8bitmime SMTPUTF8 RET=hdrs ENVID=QQ+2B314159 SIZE=12",
 			`<"quoted \"one\" @ home"@example.net> NOTIFY=success,DELAY ORCPT=rfc822;Bob+2B@example.net`,
-			"<ünïcode@exämple.net> ORCPT=utf-8;ünïcode@exämple.net", "<@a.example,@b.example:c@[192.0.2.1]>", "<d@[IPv6:2001:db8::1]>").Envelope
+			"<ünïcode@exämple.net> ORCPT=utf-8;ünïcode@exämple.net", "<@a.example,@b.example:c@[192.0.2.1]>", "<joined\u200dup@example.net> ORCPT=utf-8;a\u3000b", "<d@[IPv6:2001:db8::1]>").Envelope
 		want := smtpclient.Envelope{
 			From: "Sender+tag@Example.COM", Body: "8BITMIME", UTF8: true, Ret: "HDRS", EnvID: "QQ+2B314159",
 			To: []smtpclient.Recipient{
 				{Addr: `"quoted \"one\" @ home"@example.net`, Notify: "success,DELAY", ORcpt: "rfc822;Bob+2B@example.net"},
 				{Addr: "ünïcode@exämple.net", ORcpt: "utf-8;ünïcode@exämple.net"},
 				{Addr: "c@[192.0.2.1]"},
+				{Addr: "joined\u200dup@example.net", ORcpt: "utf-8;a\u3000b"},
 				{Addr: "d@[IPv6:2001:db8::1]"},
 			},
 		}
@@ -416,6 +419,20 @@ func TestReplies(t *testing.T) {
 		c.refused("RCPT TO:<c@example.net>", "452 4.5.3 ")
 		c.data("\r\n")
 		c.want(delivered, delivered)
+	})
+	t.Run("a panic is one message's trouble", func(t *testing.T) {
+		var log bytes.Buffer
+		d := openUnix(t, &delivery.Server{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		d.reply = func(*delivery.Message, int) smtpclient.Reply { panic("a mistake of ours") }
+		c := d.greeted()
+		c.begin("a@example.net", "b@example.net")
+		c.data("\r\n")
+		c.want("421 4.0.0 Internal server error", "421 4.0.0 Internal server error")
+		c.wantClosed()
+		d.stop()
+		if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "a mistake of ours") {
+			t.Errorf("log: %s", log.String())
+		}
 	})
 	t.Run("wrong number of replies", func(t *testing.T) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -103,7 +103,10 @@ type parameter struct {
 
 func parseParameters(s string) ([]parameter, error) {
 	var list []parameter
-	for s := range strings.FieldsSeq(s) {
+	for s := range strings.SplitSeq(s, " ") { // no other blank separates
+		if s == "" {
+			continue
+		}
 		key, value, has := strings.Cut(s, "=")
 		p := parameter{strings.ToUpper(key), value, has}
 		if key == "" || strings.IndexFunc(key, notInKey) >= 0 {
@@ -180,10 +183,13 @@ func parseChunk(args string) (chunk, error) {
 	return chunk{size: int64(n), last: ok}, nil
 }
 
-// printable reports valid UTF-8 without control characters, those of Unicode
-// and blanks other than " " included.
+// printable reports valid UTF-8 without control characters and line separators,
+// so that no reader finds more lines in it than one. What joins letters stays:
+// addresses have it (RFC 6532 §3.1).
 func printable(s string) bool {
-	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) || r == '\u2028' || r == '\u2029'
+	}) < 0
 }
 
 func ascii(s string) bool {

@@ -390,7 +390,7 @@ func TestBadClients(t *testing.T) {
 	})
 	t.Run("8-bit garbage and control characters", func(t *testing.T) {
 		c := d.greeted()
-		for _, bad := range []string{"\xff\xfe\x00", "MAIL FROM:<a\x00@example.com>", "NOOP\r", "MAIL FROM:<\u202ea@example.com> SMTPUTF8", "\x16\x03\x01"} {
+		for _, bad := range []string{"\xff\xfe\x00", "MAIL FROM:<a\x00@example.com>", "NOOP\r", "MAIL FROM:<a\u2028@example.com> SMTPUTF8", "MAIL FROM:<a\u0085@example.com> SMTPUTF8", "\x16\x03\x01"} {
 			c.refused(bad, "500 5.5.2 ")
 		}
 		for _, bad := range []string{"", " ", "FOO", "MAI", "MAILFROM:<a@b>", "HELP", "EXPN x", "TURN", "ETRN x", "AUTH PLAIN =", "XCLIENT NAME=x", "STARTTLSx"} {
@@ -400,6 +400,19 @@ func TestBadClients(t *testing.T) {
 			c.refused(bad, "501 5.5.4 ")
 		}
 		c.begin("b@example.net")
+	})
+	t.Run("behind QUIT there is nothing", func(t *testing.T) {
+		c := d.greeted()
+		c.send("QUIT\r\nMAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n")
+		c.want("221 2.0.0 Bye")
+		c.wantClosed()
+	})
+	t.Run("a parameter of any length", func(t *testing.T) {
+		c := d.greeted()
+		c.send("MAIL FROM:<a@example.com> " + strings.Repeat("X", 2000) + "\r\n")
+		if line := c.line(); !strings.HasPrefix(line, "555 5.5.4 ") || len(line) > 510 {
+			t.Errorf("%q", line)
+		}
 	})
 	t.Run("only errors", func(t *testing.T) {
 		c := d.greeted()

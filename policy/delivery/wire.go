@@ -53,7 +53,7 @@ var (
 // that both sides are always at the same command. To DATA and to the first BDAT it
 // says 354 and starts the session's LMTPData, which reads the text from here; go-smtp
 // then is shown an empty one. All this happens in one goroutine at a time; only stop
-// and Close come from elsewhere.
+// comes from elsewhere.
 type wire struct {
 	door   *door
 	raw    net.Conn // as accepted
@@ -80,6 +80,7 @@ type wire struct {
 	text text        // of the message, from 354 on
 	show bool        // go-smtp has not yet read the empty text
 	over bool        // nobody knows where the next command is
+	gone bool        // closed; what was pipelined behind QUIT is not looked at
 
 	mu       sync.Mutex
 	idle     bool // waits for a command
@@ -106,6 +107,9 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // Read gives go-smtp one command line, or the empty text.
 func (w *wire) Read(p []byte) (int, error) {
+	if w.gone {
+		return 0, io.EOF
+	}
 	if w.pending == "" && w.show {
 		w.show, w.pending = false, ".\r\n"
 	}
@@ -180,11 +184,7 @@ func (w *wire) reply(line string) {
 
 // answer says something that go-smtp knows nothing of.
 func (w *wire) answer(r smtpclient.Reply) {
-	if r.Enhanced == "" {
-		fmt.Fprintf(&w.out, "%d %s\r\n", r.Code, r.Text)
-		return
-	}
-	fmt.Fprintf(&w.out, "%d %s %s\r\n", r.Code, r.Enhanced, r.Text)
+	fmt.Fprintf(&w.out, "%d %s %s\r\n", r.Code, r.Enhanced, oneLine(r.Text))
 }
 
 func reply(code int, enhanced, text string) smtpclient.Reply {
@@ -304,6 +304,7 @@ func (w *wire) isStopping() bool {
 func (w *wire) Close() error {
 	err := net.ErrClosed
 	w.once.Do(func() {
+		w.gone = true
 		w.flush()
 		err = w.conn.Close()
 		w.closed(w)

@@ -28,7 +28,10 @@ func (f forward) with(args string) (forward, error) {
 	if args == "" {
 		return f, errForward
 	}
-	for s := range strings.FieldsSeq(args) {
+	for s := range strings.SplitSeq(args, " ") {
+		if s == "" {
+			continue
+		}
 		name, raw, ok := strings.Cut(s, "=")
 		if !ok {
 			return f, errForward
