@@ -54,6 +54,7 @@ type Engine struct {
 	DB           *boltdb.DB // with the bucket Bucket; nil: nothing outlives a restart
 	CacheSize    int        // destinations in memory; 0: 12000
 	FirstContact FirstContact
+	Report       func(Outcome)    // of failures; must not block. nil: none
 	Log          *slog.Logger     // nil: discard
 	Now          func() time.Time // nil: time.Now
 

@@ -428,6 +428,7 @@ func (f *flight) finish() {
 	f.mu.Unlock()
 	if e.base.Err() == nil { // what a stop cut short is no finding
 		f.publish(d, state, &sts)
+		e.tellDNSSEC(d)
 		if e.purges.Load() == f.purges {
 			e.trails.Add(f.key, trail)
 		}

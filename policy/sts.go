@@ -181,6 +181,9 @@ func (e *Engine) fetch(ctx context.Context, domain string, s *stsState, note fun
 		s.failedID, s.failed, s.failure = s.record, now, clean(err.Error())
 		s.refresh = now.Add(jitter(backoff(s.failures)))
 		note("%v", err)
+		if ctx.Err() == nil { // what a stop cut short is no finding
+			e.tellFetch(domain, s.live(now), err, now)
+		}
 		if p := s.live(now); p != nil {
 			note("the policy fetched at %s stays in force until %s", stamp(s.fetched), stamp(s.expires()))
 		}
