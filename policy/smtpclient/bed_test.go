@@ -185,13 +185,17 @@ func (b *bed) sendAs(s *smtpclient.Session, e *smtpclient.Envelope, text string)
 func codes(r smtpclient.Result) string {
 	var all []string
 	for _, reply := range r.Replies {
+		if reply.Code == 0 {
+			all = append(all, "-")
+			continue
+		}
 		all = append(all, fmt.Sprintf("%d %s", reply.Code, reply.Enhanced))
 	}
 	s := strings.Join(all, ", ")
 	if r.Failure != nil {
 		s += fmt.Sprintf("; %d %s %s", r.Failure.Reply.Code, r.Failure.Reply.Enhanced, r.Failure.Stage)
 	}
-	return strings.ReplaceAll(s, "0 ,", "-,")
+	return s
 }
 
 func stsPolicy(t testing.TB, mode string, patterns ...string) *mtasts.Policy {

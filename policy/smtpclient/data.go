@@ -24,7 +24,7 @@ func (t *transaction) content(a answer) *Failure {
 	case len(t.accepted) == 0:
 		return t.nothing()
 	}
-	if f := t.write(); f != nil {
+	if f := t.write(); f != nil || s.broken {
 		return f
 	}
 	b, f := s.read(StageEnd, s.limits.End, "the message")
@@ -72,7 +72,8 @@ func (t *transaction) allAccepted(a answer) {
 }
 
 // write sends the message and the last dot. Without the whole message there is no
-// dot: the connection is cut, so that nothing can be taken for it.
+// dot: the connection is cut, so that nothing can be taken for it. It is broken
+// without a failure if the host said why it hung up.
 func (t *transaction) write() *Failure {
 	s := t.s
 	d := dots{w: s.w, start: true}

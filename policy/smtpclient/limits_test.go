@@ -105,7 +105,7 @@ func TestLimits(t *testing.T) {
 					b.Release()
 				}()
 				r := b.send(s, text, "b@x")
-				want := map[int]string{9: "250 2.0.0", 11: "0 ; 451 4.4.2 end"}[minutes]
+				want := map[int]string{9: "250 2.0.0", 11: "-; 451 4.4.2 end"}[minutes]
 				if codes(r) != want || r.Uncertain != (minutes > 10) {
 					t.Errorf("%q, want %q; uncertain %v", codes(r), want, r.Uncertain)
 				}
@@ -185,7 +185,11 @@ func TestLimits(t *testing.T) {
 
 // TestContext ends the caller's context at each step.
 func TestContext(t *testing.T) {
-	for _, command := range []string{"GREETING", "EHLO", "STARTTLS", "HANDSHAKE", "MAIL", "RCPT", "DATA", "CONTENT", "."} {
+	for command, stage := range map[string]smtpclient.Stage{
+		"GREETING": smtpclient.StageGreeting, "EHLO": smtpclient.StageHello, "STARTTLS": smtpclient.StageSTARTTLS,
+		"HANDSHAKE": smtpclient.StageHandshake, "MAIL": smtpclient.StageMail, "RCPT": smtpclient.StageRcpt,
+		"DATA": smtpclient.StageData, "CONTENT": smtpclient.StageData, ".": smtpclient.StageEnd,
+	} {
 		t.Run(command, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newPipe(t)
@@ -210,7 +214,7 @@ func TestContext(t *testing.T) {
 					}
 					s.Close()
 				}
-				if f == nil || !f.Temporary() || !strings.Contains(f.Error(), "no more time while ") {
+				if f == nil || f.Stage != stage || !f.Temporary() || !strings.Contains(f.Error(), "no more time while ") {
 					t.Errorf("failure %v", f)
 				}
 				if took := time.Since(start); took != 50*time.Second {

@@ -99,6 +99,14 @@ func TestClearText(t *testing.T) {
 			t.Errorf("no warning: %s", &log)
 		}
 	})
+	t.Run("SMTP-040 TLS that breaks is not lost", func(t *testing.T) {
+		b := newBed(t)
+		b.connect(b.target("opportunistic"))
+		b.Set(mxtest.Config{Handshake: mxtest.Drop})
+		if outcome, _ := b.connect(b.target("opportunistic")); outcome != "opportunistic" || b.client.Lost() != 0 {
+			t.Errorf("%s, lost %d", outcome, b.client.Lost())
+		}
+	})
 	t.Run("SMTP-040 a host that never did TLS loses nothing", func(t *testing.T) {
 		b := newBed(t)
 		b.Set(mxtest.Config{NoSTARTTLS: true})
