@@ -41,6 +41,10 @@ type Log struct {
 	Poll time.Duration // between looks for more; 0: 1 s
 	Log  *slog.Logger  // nil: none
 
+	// AtEnd is called, in the goroutine of Run, whenever all that there is has been
+	// handed out. nil: nothing is.
+	AtEnd func()
+
 	// Whole says to begin with the first line of the file when there is no
 	// position yet, not behind the last.
 	Whole bool
@@ -147,7 +151,13 @@ func (r *run) step(ctx context.Context) error {
 		return err
 	}
 	r.said = ""
-	return r.replaced(ctx, grown)
+	if err := r.replaced(ctx, grown); err != nil {
+		return err
+	}
+	if r.AtEnd != nil && ctx.Err() == nil {
+		r.AtEnd()
+	}
+	return nil
 }
 
 // open finds the file of the position and what followed it.
