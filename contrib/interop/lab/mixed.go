@@ -18,18 +18,19 @@ func (l *lab) mixed(ctx context.Context) error {
 			return err
 		}
 		for _, c := range []struct {
-			domain string
-			want   string
-			words  string // of the reply
-			log    string // of the daemon
+			domain  string
+			want    string
+			words   string // of the reply
+			log     string // of the daemon
+			refused []int  // MX hosts that failed their proof
 		}{
-			{"mixed", "sent 2.0.0", `mx1\.`, `host=mx1\.{D}\S+ demand=dane secured=dane`},
-			{"mixed-pkix", "sent 2.0.0", `mx2\.`, `host=mx1\.{D}\S+ demand=dane stage=verify(.|\n)*host=mx2\.{D}\S+ demand=pkix secured=pkix`},
-			{"mixed-dane", "sent 2.0.0", `mx2\.`, `host=mx1\.{D}\S+ demand=pkix stage=verify(.|\n)*host=mx2\.{D}\S+ demand=dane secured=dane`},
-			{"mixed-broken", "deferred 4.7.5", `TLSA.*authority|authority.*TLSA`, `host=mx1\.{D}\S+ demand=dane stage=verify(.|\n)*host=mx2\.{D}\S+ demand=pkix stage=verify`},
+			{"mixed", "sent 2.0.0", `mx1\.`, `host=mx1\.{D}\S+ demand=dane secured=dane`, nil},
+			{"mixed-pkix", "sent 2.0.0", `mx2\.`, `host=mx2\.{D}\S+ demand=pkix secured=pkix`, []int{0}},
+			{"mixed-dane", "sent 2.0.0", `mx2\.`, `host=mx2\.{D}\S+ demand=dane secured=dane`, []int{0}},
+			{"mixed-broken", "deferred 4.7.5", `TLSA.*authority|authority.*TLSA`, `mixed-broken\S+ mode=normal sent=0 deferred=1`, []int{0, 1}},
 		} {
 			s := byName(c.domain)
-			before := l.daemon.logged()
+			before, visited := l.daemon.logged(), l.contacts(s)
 			recipient, err := p.send(s.domain())
 			if err != nil {
 				return err
@@ -38,9 +39,33 @@ func (l *lab) mixed(ctx context.Context) error {
 			pattern := strings.ReplaceAll(c.log, "{D}", regexp.QuoteMeta(s.domain()))
 			at := regexp.MustCompile(pattern).FindString(l.daemon.logged()[len(before):])
 			l.expectAt(p, name, s.domain()+": "+c.log, at, at != "")
+			for _, i := range c.refused {
+				now := l.contacts(s)[i]
+				l.expectAt(p, name, s.host(i)+": TLS, but no MAIL command", fmt.Sprintf("%d more connections, %d commands", now.tls-visited[i].tls, now.commands), now.tls > visited[i].tls && now.commands == 0)
+			}
 		}
 	}
 	return nil
+}
+
+// contact sums up what an MX host has seen.
+type contact struct {
+	tls      int // connections with TLS
+	commands int // MAIL and RCPT
+}
+
+// contacts are those of each MX host of a domain.
+func (l *lab) contacts(s scenario) []contact {
+	all := make([]contact, len(s.mx))
+	for i := range s.mx {
+		for _, v := range l.sinks[s.host(i)].seen("") {
+			if v.tls {
+				all[i].tls++
+			}
+			all[i].commands += len(v.lines)
+		}
+	}
+	return all
 }
 
 // logged is what the daemon has logged so far.
