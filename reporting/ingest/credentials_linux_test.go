@@ -32,7 +32,7 @@ func TestReceiverRefusesOtherUsers(t *testing.T) {
 			}
 			before := r.Stats()
 			for range 3 {
-				send(t, sender, good)
+				send(t, sender, goodDatagram)
 			}
 			stop()
 			st := r.Stats()

@@ -12,7 +12,7 @@ import (
 	"postseal/reporting/ingest"
 )
 
-const good = `{"d":"good.example","policies":[{"policy-type":9,"policy-domain":"good.example","t":0,"f":0}]}`
+const goodDatagram = `{"d":"good.example","policies":[{"policy-type":9,"policy-domain":"good.example","t":0,"f":0}]}`
 
 // socket returns both ends of a datagram socket.
 func socket(t *testing.T) (receiver, sender *net.UnixConn) {
@@ -99,11 +99,11 @@ func TestReceiverStalled(t *testing.T) {
 		},
 	}
 	stop := start(t, r, receiver)
-	send(t, sender, good)
+	send(t, sender, goodDatagram)
 	<-stalled // with that one in its hands
 	const sent = 5000
 	for range sent {
-		send(t, sender, good)
+		send(t, sender, goodDatagram)
 	}
 	close(open)
 	stop()
@@ -126,7 +126,7 @@ func TestReceiverHoldsABurst(t *testing.T) {
 	stop := start(t, r, receiver)
 	const sent = 200_000
 	for range sent {
-		send(t, sender, good)
+		send(t, sender, goodDatagram)
 	}
 	close(open)
 	stop()
@@ -141,7 +141,7 @@ func TestReceiverBytes(t *testing.T) {
 	var once sync.Once
 	emitted := 0
 	r := &ingest.DatagramReceiver{
-		MaxWaitingBytes: 10 * len(good),
+		MaxWaitingBytes: 10 * len(goodDatagram),
 		Emit: func(reporting.Session) {
 			once.Do(func() { close(stalled) })
 			<-open
@@ -149,10 +149,10 @@ func TestReceiverBytes(t *testing.T) {
 		},
 	}
 	stop := start(t, r, receiver)
-	send(t, sender, good)
+	send(t, sender, goodDatagram)
 	<-stalled
 	for range 100 {
-		send(t, sender, good)
+		send(t, sender, goodDatagram)
 	}
 	send(t, sender, "") // received after all others
 	close(open)

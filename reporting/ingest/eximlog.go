@@ -1,0 +1,296 @@
+package ingest
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"time"
+
+	"postseal/reporting"
+	"postseal/reporting/tlsrpt"
+)
+
+const (
+	// eximRetry is the shortest time between two attempts of one message at one host
+	// that counts as two where local ports are not logged: queue runs are 30 min apart
+	// by default, and recipients of one attempt are logged within a second.
+	eximRetry = time.Minute
+
+	// eximWait is how long a failure may wait for the line that names its recipient.
+	// Exim goes on to the next host at once, which may take final_timeout, 10 min.
+	eximWait = time.Hour
+)
+
+// exim reads the main log of Exim, its own file or through syslog.
+//
+// A line about a recipient names everything: domain, host, address and, with
+// +outgoing_interface, our own port, which tells connections apart. But of a host that
+// was not the last, only a line without a recipient tells, if anything does. It waits
+// under the message id for the recipients that follow. Deliveries in clear are no
+// sessions: the log does not say whether STARTTLS was offered, and without +tls_cipher all
+// would look so.
+type exim struct {
+	skip  []string
+	clock clock
+	stats Stats
+	open  eximTable
+	buf   [48]byte
+}
+
+func newExim(o Options) *exim {
+	x := &exim{clock: clock{location: o.Location, now: o.Now}}
+	x.skip = append(append(x.skip, o.Relaxed...), ownTransports...)
+	x.open.init()
+	return x
+}
+
+func (x *exim) Line(line []byte, emit func(reporting.Session)) {
+	x.stats.Lines++
+	if len(line) > MaxLine {
+		x.stats.Oversize++
+		return
+	}
+	stamp, id, text, ok := x.head(bytes.TrimRight(line, "\r"))
+	if !ok || !eximMatters(text) {
+		return
+	}
+	at, ok := x.clock.at(stamp)
+	if !ok {
+		x.stats.Unparsed++
+		return
+	}
+	x.message(string(id), text, at, emit)
+	x.expire(at, emit)
+}
+
+// head takes off what stands before the text: Exim's own stamp, or that of syslog, or
+// both.
+func (x *exim) head(line []byte) (stamp, id, text []byte, ok bool) {
+	stamp, rest, own := eximStamp(line, x.buf[:])
+	if own {
+		if id, text, ok = eximID(rest); ok {
+			return stamp, id, text, true
+		}
+	}
+	if !own && !bytes.Contains(line, []byte("exim")) {
+		return nil, nil, nil, false
+	}
+	e, ok := head(line)
+	if !ok || !bytes.HasPrefix(e.tag, []byte("exim")) {
+		return nil, nil, nil, false
+	}
+	rest, ok = eximChunk(e.text)
+	if !ok {
+		return nil, nil, nil, false
+	}
+	stamp = e.stamp
+	if inner, behind, found := eximStamp(rest, x.buf[:]); found {
+		stamp, rest = inner, behind // it has the year
+	}
+	id, text, ok = eximID(rest)
+	return stamp, id, text, ok
+}
+
+// eximMatters passes the lines that message reads.
+func eximMatters(text []byte) bool {
+	if len(text) < 4 {
+		return false
+	}
+	switch string(text[:2]) {
+	case "=>", "->", "==", "**", ">>", "Co", "TL", "DA", "H=":
+		return true
+	}
+	return text[0] == '['
+}
+
+// message reads one line of a message.
+func (x *exim) message(id string, text []byte, at time.Time, emit func(reporting.Session)) {
+	r, ok, bad := readEximRecipient(text)
+	if bad {
+		x.stats.Unparsed++
+		return
+	}
+	if ok {
+		x.recipient(id, &r, at, emit)
+		return
+	}
+	if string(text) == "Completed" || bytes.HasPrefix(text, []byte("Completed ")) {
+		if m := x.open.find(id); m != nil {
+			x.settle(m, emit)
+		}
+		return
+	}
+	if ip, detail, ok := eximVerifyError(text); ok {
+		m := x.open.get(id, at)
+		m.note(ip, detail, at)
+		x.bound(m)
+		return
+	}
+	if t, ok := x.attempt(id, text, at); ok {
+		m := x.open.get(id, at)
+		m.add(t)
+		x.bound(m)
+	}
+}
+
+// attempt reads a line about a host that failed, without a recipient.
+func (x *exim) attempt(id string, text []byte, at time.Time) (t eximTry, ok bool) {
+	t.at = at
+	if h, why, ok := eximUnencrypted(text); ok {
+		t.host, t.result, t.reason = h, tlsrpt.ValidationFailure, why
+		return t, true
+	}
+	if h, why, ok := eximDANE(text); ok {
+		t.host, t.dane = h, true
+		t.result, t.reason = eximHandshake(why, x.detail(id, h.ip, at))
+		return t, true
+	}
+	rest, ok := bytes.CutPrefix(text, []byte("H="))
+	if !ok {
+		return t, false
+	}
+	if t.host, rest, ok = readEximHost(rest); !ok {
+		return t, false
+	}
+	said, ok := eximText(rest)
+	if !ok {
+		return t, false
+	}
+	t.result, t.reason, ok = eximFailure(said, x.detail(id, t.host.ip, at))
+	t.dane = bytes.HasPrefix(said, []byte("DANE error: "))
+	return t, ok
+}
+
+func (x *exim) detail(id string, ip netip.Addr, at time.Time) string {
+	if m := x.open.find(id); m != nil {
+		return m.detail(ip, at)
+	}
+	return ""
+}
+
+// recipient reads a line that names a domain.
+func (x *exim) recipient(id string, r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+	if slices.Contains(x.skip, r.transport) {
+		if m := x.open.find(id); m != nil {
+			m.take(&r.host) // tried on behalf of this recipient, and not to be counted
+			x.bound(m)
+		}
+		return
+	}
+	if r.domain == "" {
+		return // a local one
+	}
+	if outside(r) {
+		m := x.open.get(id, at)
+		t := eximTry{at: at, result: tlsrpt.ValidationFailure, reason: "mx-not-in-policy", sts: true}
+		if m.count(eximConnection{domain: r.domain, at: at}) {
+			x.emit(t, r.domain, emit)
+		}
+		x.bound(m)
+		return
+	}
+	if !r.hasHost && r.kind != 'd' {
+		return // a pipe, or routing failed
+	}
+	m := x.open.get(id, at)
+	m.candidate(r.domain)
+	if r.hasHost {
+		x.connection(m, r, at, emit)
+	}
+	x.bound(m)
+}
+
+// outside reads "MTA-STS: no MX host of D is in the policy", which the router of
+// contrib/exim says, and which mentions the recipient's own domain.
+func outside(r *eximRecipient) bool {
+	rest, ok := bytes.CutPrefix(r.text, []byte("MTA-STS: no MX host of "))
+	if !ok || r.kind != 'd' || r.hasHost {
+		return false
+	}
+	domain, _, _ := bytes.Cut(rest, []byte(" "))
+	name, _ := domainName(string(domain))
+	return name == r.domain
+}
+
+// connection: the recipient was tried at a host.
+func (x *exim) connection(m *eximMessage, r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+	if r.tls {
+		m.forgive(r.host.ip)
+		if r.kind == '-' || r.host.reused || !m.count(eximConnection{ip: r.host.ip, port: r.port, domain: r.domain, at: at}) {
+			return
+		}
+		x.emit(eximTry{at: at, host: r.host, local: r.local, dane: r.dane}, r.domain, emit)
+		return
+	}
+	result, reason, failed := eximFailure(r.text, m.detail(r.host.ip, at))
+	if t, ok := m.take(&r.host); ok {
+		// In clear, or given up, at the host that an earlier line was about: that has
+		// said the same, or why the handshake failed.
+		if failed && t.result == tlsrpt.ValidationFailure {
+			t.result, t.reason = result, reason
+		}
+		t.local = r.local
+		m.count(eximConnection{ip: r.host.ip, port: r.port, domain: r.domain, at: at, failed: true})
+		x.emit(t, r.domain, emit)
+		return
+	}
+	if failed && m.count(eximConnection{ip: r.host.ip, port: r.port, domain: r.domain, at: at, failed: true}) {
+		dane := bytes.HasPrefix(r.text, []byte("DANE error: "))
+		x.emit(eximTry{at: at, host: r.host, local: r.local, result: result, reason: reason, dane: dane}, r.domain, emit)
+	}
+}
+
+func (x *exim) emit(t eximTry, domain string, emit func(reporting.Session)) {
+	s := reporting.Session{
+		Time: t.at, Domain: domain, SendingIP: t.local,
+		MXHost: t.host.name, MXIP: t.host.ip, Result: t.result, Reason: t.reason,
+	}
+	switch {
+	case t.dane:
+		s.Policy = reporting.Policy{Type: tlsrpt.TLSA, Domain: t.host.name}
+	case t.sts:
+		s.Policy = reporting.Policy{Type: tlsrpt.STS, Domain: domain}
+	}
+	x.stats.Sessions++
+	emit(s)
+}
+
+// settle ends a message: what has not found its recipient belongs to the only domain
+// that the message went to, if it is only one.
+func (x *exim) settle(m *eximMessage, emit func(reporting.Session)) {
+	for _, t := range m.tries {
+		if len(m.domains) == 1 {
+			x.emit(t, m.domains[0], emit)
+		} else {
+			x.stats.Dropped++
+		}
+	}
+	x.open.remove(m)
+}
+
+// expire settles the messages of which nothing was logged for long.
+func (x *exim) expire(now time.Time, emit func(reporting.Session)) {
+	for m := x.open.oldest(); m != nil && now.Sub(m.at) > eximWait; m = x.open.oldest() {
+		x.settle(m, emit)
+	}
+}
+
+// bound keeps the table within its bounds.
+func (x *exim) bound(m *eximMessage) {
+	for evicted := x.open.update(m); evicted != nil; evicted = x.open.update(nil) {
+		x.stats.Dropped += uint64(len(evicted.tries))
+		x.open.remove(evicted)
+	}
+}
+
+func (x *exim) Flush(emit func(reporting.Session)) {
+	for m := x.open.oldest(); m != nil; m = x.open.oldest() {
+		x.settle(m, emit)
+	}
+}
+
+func (x *exim) Stats() Stats {
+	s := x.stats
+	s.Open = x.open.waiting()
+	return s
+}

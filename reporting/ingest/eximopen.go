@@ -1,0 +1,374 @@
+package ingest
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"net/netip"
+	"slices"
+	"time"
+
+	"postseal/reporting/tlsrpt"
+)
+
+const (
+	// maxMessages that are under way at a time; queue_run_max is 5, and a large host
+	// has some hundred deliveries.
+	maxMessages = 16384
+
+	// maxMessageBytes bounds what all of them hold.
+	maxMessageBytes = 32 << 20
+
+	// maxPerMessage bounds its hosts, domains and connections: hosts_max_try is 5, and
+	// a message has rarely more than some recipients' domains.
+	maxPerMessage = 64
+)
+
+// eximTry is a session that waits for its domain, or is about to be emitted.
+type eximTry struct {
+	at     time.Time
+	host   eximHost
+	local  netip.Addr
+	result tlsrpt.ResultType
+	reason string
+	dane   bool
+	sts    bool
+}
+
+// eximConnection is one that has been counted; further recipients repeat it.
+type eximConnection struct {
+	ip     netip.Addr
+	port   int // our own; 0: not logged
+	domain string
+	failed bool
+	at     time.Time
+}
+
+// eximNote is what an OpenSSL build said of a certificate, which matters only if it was
+// required.
+type eximNote struct {
+	ip     netip.Addr
+	detail string
+	at     time.Time
+}
+
+// eximMessage is what has been logged of a message under way.
+type eximMessage struct {
+	id           string
+	at           time.Time // of the last line
+	tries        []eximTry
+	domains      []string // that were tried since
+	counted      []eximConnection
+	notes        []eximNote
+	size         int
+	newer, older *eximMessage
+}
+
+func (m *eximMessage) add(t eximTry) {
+	if len(m.tries) < maxPerMessage {
+		m.tries = append(m.tries, t)
+	}
+}
+
+// note keeps the first word about a certificate: what follows is a consequence
+// ("unable to verify the first certificate").
+func (m *eximMessage) note(ip netip.Addr, detail string, at time.Time) {
+	for i := range m.notes {
+		if n := &m.notes[i]; n.ip == ip {
+			if at.Sub(n.at) > eximRetry {
+				n.detail, n.at = detail, at
+			}
+			return
+		}
+	}
+	if len(m.notes) < maxPerMessage {
+		m.notes = append(m.notes, eximNote{ip, detail, at})
+	}
+}
+
+func (m *eximMessage) detail(ip netip.Addr, at time.Time) string {
+	for i := range m.notes {
+		if n := &m.notes[i]; n.ip == ip && at.Sub(n.at) <= eximWait {
+			return n.detail
+		}
+	}
+	return ""
+}
+
+// forgive forgets what was said of a certificate: it was not required.
+func (m *eximMessage) forgive(ip netip.Addr) {
+	m.notes = slices.DeleteFunc(m.notes, func(n eximNote) bool { return n.ip == ip })
+}
+
+// candidate keeps a domain that a waiting failure may belong to.
+func (m *eximMessage) candidate(domain string) {
+	if len(m.tries) > 0 && len(m.domains) < maxPerMessage && !slices.Contains(m.domains, domain) {
+		m.domains = append(m.domains, domain)
+	}
+}
+
+// take removes the oldest failure at that host.
+func (m *eximMessage) take(h *eximHost) (t eximTry, ok bool) {
+	for i := range m.tries {
+		if m.tries[i].host.same(h) {
+			t = m.tries[i]
+			m.tries = slices.Delete(m.tries, i, i+1)
+			if len(m.tries) == 0 {
+				m.domains = nil
+			}
+			return t, true
+		}
+	}
+	return t, false
+}
+
+// count reports whether a connection is a new one, and remembers it.
+func (m *eximMessage) count(c eximConnection) bool {
+	for i := range m.counted {
+		o := &m.counted[i]
+		same := c.ip == o.ip && c.failed == o.failed
+		if c.port != 0 && o.port != 0 {
+			same = same && c.port == o.port
+		} else {
+			same = same && c.domain == o.domain && c.at.Sub(o.at).Abs() < eximRetry
+		}
+		if same {
+			return false
+		}
+	}
+	if len(m.counted) >= maxPerMessage {
+		m.counted = slices.Delete(m.counted, 0, 1)
+	}
+	m.counted = append(m.counted, c)
+	return true
+}
+
+// weight is about how many bytes a message holds.
+func (m *eximMessage) weight() int {
+	n := 200 + len(m.id) + 180*len(m.tries) + 100*len(m.counted) + 80*len(m.notes)
+	for i := range m.tries {
+		n += len(m.tries[i].host.name) + len(m.tries[i].reason)
+	}
+	for i := range m.counted {
+		n += len(m.counted[i].domain)
+	}
+	for _, d := range m.domains {
+		n += 16 + len(d)
+	}
+	for i := range m.notes {
+		n += len(m.notes[i].detail)
+	}
+	return n
+}
+
+// eximTable holds the messages by id and by age.
+type eximTable struct {
+	byID  map[string]*eximMessage
+	ends  eximMessage // a ring: newer is the oldest, older the newest
+	bytes int
+}
+
+func (t *eximTable) init() {
+	t.byID = map[string]*eximMessage{}
+	t.ends.newer, t.ends.older = &t.ends, &t.ends
+	t.bytes = 0
+}
+
+func (t *eximTable) find(id string) *eximMessage { return t.byID[id] }
+
+// get returns a message, which is the youngest now.
+func (t *eximTable) get(id string, at time.Time) *eximMessage {
+	m := t.byID[id]
+	if m == nil {
+		m = &eximMessage{id: id}
+		t.byID[id] = m
+	} else {
+		t.unlink(m)
+	}
+	m.at = at
+	t.link(m)
+	return m
+}
+
+func (t *eximTable) link(m *eximMessage) {
+	m.older, m.newer = t.ends.older, &t.ends
+	m.older.newer, t.ends.older = m, m
+}
+
+func (t *eximTable) unlink(m *eximMessage) {
+	m.older.newer, m.newer.older = m.newer, m.older
+}
+
+func (t *eximTable) oldest() *eximMessage {
+	if t.ends.newer == &t.ends {
+		return nil
+	}
+	return t.ends.newer
+}
+
+func (t *eximTable) remove(m *eximMessage) {
+	t.unlink(m)
+	delete(t.byID, m.id)
+	t.bytes -= m.size
+}
+
+// update accounts for m, and returns what must go.
+func (t *eximTable) update(m *eximMessage) (evicted *eximMessage) {
+	if m != nil {
+		if len(m.tries)+len(m.counted)+len(m.notes) == 0 {
+			t.remove(m)
+			return nil
+		}
+		w := m.weight()
+		t.bytes += w - m.size
+		m.size = w
+	}
+	if t.bytes > maxMessageBytes || len(t.byID) > maxMessages {
+		return t.oldest()
+	}
+	return nil
+}
+
+func (t *eximTable) waiting() (n int) {
+	for m := t.ends.newer; m != &t.ends; m = m.newer {
+		if len(m.tries) > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// eximStateVersion names the layout below, and no other reader's.
+const eximStateVersion = 0x41
+
+func (x *exim) AppendState(dst []byte) []byte {
+	start := len(dst)
+	w := stateWriter{append(dst, eximStateVersion)}
+	w.uint(uint64(len(x.open.byID)))
+	for m := x.open.ends.newer; m != &x.open.ends; m = m.newer {
+		w.eximMessage(m)
+	}
+	return binary.LittleEndian.AppendUint32(w.b, crc32.ChecksumIEEE(w.b[start:]))
+}
+
+func (x *exim) RestoreState(state []byte) error {
+	r, err := checkedState(state, eximStateVersion)
+	if err != nil {
+		return err
+	}
+	var open eximTable
+	open.init()
+	for range r.count(maxMessages + 1) {
+		m := r.eximMessage()
+		if r.bad || open.byID[m.id] != nil {
+			return errState
+		}
+		open.byID[m.id] = m
+		open.link(m)
+		m.size = m.weight()
+		open.bytes += m.size
+	}
+	if r.bad || len(r.b) > 0 {
+		return errState
+	}
+	x.open.init()
+	for m := open.oldest(); m != nil; m = open.oldest() {
+		open.remove(m)
+		x.open.byID[m.id] = m
+		x.open.link(m)
+		x.open.bytes += m.size
+	}
+	return nil
+}
+
+// checkedState opens what ends in a checksum and begins with a version.
+func checkedState(state []byte, version byte) (*stateReader, error) {
+	n := len(state) - 4
+	if n < 1 || state[0] != version || binary.LittleEndian.Uint32(state[n:]) != crc32.ChecksumIEEE(state[:n]) {
+		return nil, errState
+	}
+	return &stateReader{b: state[1:n]}, nil
+}
+
+func (w *stateWriter) eximMessage(m *eximMessage) {
+	w.text(m.id)
+	w.time(m.at)
+	w.uint(uint64(len(m.tries)))
+	for i := range m.tries {
+		t := &m.tries[i]
+		w.time(t.at)
+		w.text(t.host.name)
+		w.addr(t.host.ip)
+		w.addr(t.local)
+		w.text(string(t.result))
+		w.text(t.reason)
+		w.bits(t.dane, t.sts, t.host.reused)
+	}
+	w.uint(uint64(len(m.domains)))
+	for _, d := range m.domains {
+		w.text(d)
+	}
+	w.uint(uint64(len(m.counted)))
+	for i := range m.counted {
+		c := &m.counted[i]
+		w.addr(c.ip)
+		w.uint(uint64(c.port))
+		w.text(c.domain)
+		w.bits(c.failed)
+		w.time(c.at)
+	}
+	w.uint(uint64(len(m.notes)))
+	for i := range m.notes {
+		w.addr(m.notes[i].ip)
+		w.text(m.notes[i].detail)
+		w.time(m.notes[i].at)
+	}
+}
+
+func (r *stateReader) eximMessage() *eximMessage {
+	m := &eximMessage{id: r.text(), at: r.time()}
+	for range r.count(maxPerMessage) {
+		t := eximTry{at: r.time()}
+		t.host.name, t.host.ip, t.local = r.text(), r.addr(), r.addr()
+		t.result, t.reason = tlsrpt.ResultType(r.text()), r.text()
+		r.bits(&t.dane, &t.sts, &t.host.reused)
+		m.tries = append(m.tries, t)
+	}
+	for range r.count(maxPerMessage) {
+		m.domains = append(m.domains, r.text())
+	}
+	for range r.count(maxPerMessage) {
+		c := eximConnection{ip: r.addr(), port: int(r.uint()), domain: r.text()}
+		r.bits(&c.failed)
+		c.at = r.time()
+		m.counted = append(m.counted, c)
+	}
+	for range r.count(maxPerMessage) {
+		m.notes = append(m.notes, eximNote{ip: r.addr(), detail: r.text(), at: r.time()})
+	}
+	return m
+}
+
+func (w *stateWriter) addr(a netip.Addr) { w.text(string(a.AsSlice())) }
+
+func (r *stateReader) addr() netip.Addr {
+	a, _ := netip.AddrFromSlice([]byte(r.text()))
+	return a
+}
+
+// bits writes up to eight flags.
+func (w *stateWriter) bits(flags ...bool) {
+	var b byte
+	for i, f := range flags {
+		if f {
+			b |= 1 << i
+		}
+	}
+	w.b = append(w.b, b)
+}
+
+func (r *stateReader) bits(flags ...*bool) {
+	b := r.next(1)
+	for i, f := range flags {
+		*f = b != nil && b[0]&(1<<i) != 0
+	}
+}
