@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"postseal/reporting/tlsrpt"
 )
 
 const (
@@ -33,9 +35,13 @@ var ErrEnded = errors.New("sessions are not recorded any more")
 type Recorder struct {
 	Store Store
 
-	// PolicyAt tells which policy applied to a session that does not say so; ok is
-	// false where that is not known. nil: it never is.
+	// PolicyAt tells which policy applied to a session that does not say so, or only
+	// of which type it was; ok is false where that is not known. nil: it never is.
 	PolicyAt func(s *Session) (p Policy, ok bool)
+
+	// Judge gives a session under a policy in mode testing its result, or says that
+	// it is unverified: mail servers do not judge these. nil: they stay as they are.
+	Judge func(s *Session, from Source)
 
 	// Closed tells whether a day has been closed: its reports may be under way. nil:
 	// no day is.
@@ -131,6 +137,9 @@ func (r *Recorder) Commit(ctx context.Context, sessions []Session, from Source, 
 	}
 }
 
+// Sync waits until all that was recorded before is on disk.
+func (r *Recorder) Sync(ctx context.Context) error { return r.Commit(ctx, nil, "", nil) }
+
 // Dropped is how many sessions were not counted since the start.
 func (r *Recorder) Dropped() uint64 { return r.dropped.Load() }
 
@@ -159,10 +168,13 @@ func (b *batch) add(day Day, k Key, p Policy) {
 // key is what a session is counted under, and its canonical policy. What a stranger
 // sent is bounded here once more.
 func (r *Recorder) key(s *Session, from Source) (Key, Policy) {
-	if s.Policy.Type == "" && r.PolicyAt != nil {
-		if p, ok := r.PolicyAt(s); ok {
+	if r.PolicyAt != nil && (s.Policy.Type == "" || s.Policy.Type != tlsrpt.NoPolicy && len(s.Policy.Strings) == 0) {
+		if p, ok := r.PolicyAt(s); ok && (s.Policy.Type == "" || s.Policy.Type == p.Type) {
 			s.Policy = p
 		}
+	}
+	if r.Judge != nil {
+		r.Judge(s, from)
 	}
 	p := s.Policy.Canonical()
 	k := Key{
