@@ -112,6 +112,9 @@ func (b *bed) failure(err error) *smtpclient.Failure {
 	if c := f.Reply.Code / 100; c != 4 && c != 5 {
 		b.t.Errorf("a failure of code %d", f.Reply.Code)
 	}
+	if f.Policy() != strings.Contains("starttls handshake verify keyword policy", f.Stage.String()) {
+		b.t.Errorf("at %s: policy %v", f.Stage, f.Policy())
+	}
 	if (f.Result == "") != (f.Reason == "") && f.Stage != smtpclient.StageKeyword {
 		b.t.Errorf("result %q, reason %q", f.Result, f.Reason)
 	}

@@ -80,10 +80,10 @@ func (s *Session) Offers(keyword string) bool {
 // sizeLimit is the largest message that the host takes, 0 if it does not tell (RFC 1870 §4).
 func (s *Session) sizeLimit() int64 {
 	n, err := strconv.ParseInt(strings.TrimSpace(s.extensions["SIZE"]), 10, 64)
-	if err != nil || n < 0 {
+	if err != nil {
 		return 0
 	}
-	return n
+	return max(n, 0)
 }
 
 // literal is an address as EHLO names it (RFC 5321 §4.1.3).

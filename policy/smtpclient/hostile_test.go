@@ -66,6 +66,14 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+func TestHostileInsideTLS(t *testing.T) {
+	b := newBed(t)
+	b.Reply("EHLO", "250 mx\n250 STARTTLS", "999 x")
+	if outcome, said := b.connect(b.target("opportunistic")); outcome != "451 4.5.0 hello" || said != "EHLO STARTTLS EHLO" {
+		t.Errorf("%s, said %s", outcome, said)
+	}
+}
+
 // FuzzSession lets a host send anything, at once and in pieces as they fall.
 func FuzzSession(f *testing.F) {
 	f.Add([]byte("220 x\r\n250-x\r\n250 PIPELINING\r\n250 ok\r\n250 ok\r\n354 go\r\n250 ok\r\n221 bye\r\n"))

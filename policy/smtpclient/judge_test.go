@@ -56,6 +56,8 @@ func TestNames(t *testing.T) {
 		{"STS-093 not yet valid", mx, mxtest.Config{Certificate: "notyet"}, verify + "certificate-expired"},
 		{"STS-093 self-signed", mx, mxtest.Config{Certificate: "selfsigned"}, verify + "certificate-not-trusted"},
 		{"STS-093 unknown authority", mx, mxtest.Config{Certificate: "otherca"}, verify + "certificate-not-trusted"},
+		{"STS-093 by an intermediate authority", mx, mxtest.Config{Certificate: "intermediate"}, "pkix"},
+		{"STS-093 by one that has expired", mx, mxtest.Config{Certificate: "oldissuer"}, verify + "certificate-expired"},
 		{"STS-094 certificate for another host of the policy", "mx2.example.org", mxtest.Config{Names: []string{"mx1.example.org"}}, mismatch},
 		{"SEED-005 certificate names are not compared with patterns", "mx2.example.org", mxtest.Config{Names: []string{"mx1.example.org"}}, mismatch},
 		{"STS-095 certificate for the domain alone", "mail.example.org", mxtest.Config{Names: []string{"example.org"}}, mismatch},

@@ -94,6 +94,15 @@ func TestLimits(t *testing.T) {
 			}
 		})
 	})
+	t.Run("SMTP-070 EHLO inside TLS, which is no failure of TLS", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newPipe(t)
+			b.Reply("EHLO", "250 mx\n250 STARTTLS", mxtest.Stall)
+			if outcome, said := b.connect(b.target("opportunistic")); outcome != "451 4.4.2 hello" || said != "EHLO STARTTLS EHLO" {
+				t.Errorf("%s, said %s", outcome, said)
+			}
+		})
+	})
 	for _, minutes := range []int{9, 11} {
 		t.Run(fmt.Sprintf("SMTP-070 a reply %d minutes after the dot", minutes), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -204,7 +204,7 @@ func (t *transaction) mailReply(a answer) *Failure {
 func (t *transaction) all(a answer) {
 	t.over = true
 	for i, r := range t.Replies {
-		if r.Code == 0 && t.rcpts[i] != "" {
+		if r.Code == 0 {
 			t.Replies[i] = a.Reply()
 		}
 	}

@@ -169,6 +169,8 @@ func TestCommands(t *testing.T) {
 		{"SMTP-081 CR LF in the sender", offer(), envelope{From: "a@x>\r\nRSET", To: plain}, text, []string{"553 5.1.7 mail"}},
 		{"SMTP-081 NUL in the sender", offer(), envelope{From: "a\x00@x", To: plain}, text, []string{"553 5.1.7 mail"}},
 		{"SMTP-081 LF in quotes", offer(), envelope{From: "\"a\n\"@x", To: plain}, text, []string{"553 5.1.7 mail"}},
+		{"SMTP-081 quote without end", offer(), envelope{From: "\"a>@x", To: plain}, text, []string{"553 5.1.7 mail"}},
+		{"SMTP-081 quote without end behind a backslash", offer(), envelope{From: `"a\"@x`, To: plain}, text, []string{"553 5.1.7 mail"}},
 		{"SMTP-081 parameter in the sender", offer(), envelope{From: "a@x> SIZE=1", To: plain}, text, []string{"553 5.1.7 mail"}},
 		{"SMTP-081 CR LF in a recipient", offer(), envelope{To: append(to(smtpclient.Recipient{Addr: "b@x>\r\nDATA"}), plain...)}, text, []string{"MAIL FROM:<>", "RCPT TO:<b@x.example>"}},
 		{"SMTP-081 no recipient is left", offer(), envelope{To: to(smtpclient.Recipient{Addr: "b\r@x"})}, text, []string{"553 5.1.3"}},
@@ -363,6 +365,15 @@ func TestGroups(t *testing.T) {
 			}
 		})
 	}
+	t.Run("SMTP-090 long addresses go into smaller groups", func(t *testing.T) {
+		b := newBed(t)
+		s := b.open("pkix")
+		b.send(s, text, slices.Repeat([]string{strings.Repeat("l", 400) + "@x"}, 100)...)
+		s.Close()
+		if groups := b.Ended()[0].Groups; slices.Max(groups) > 8<<10/400 {
+			t.Errorf("groups %v", groups)
+		}
+	})
 	t.Run("SMTP-090 recipients that cannot be sent leave no gap", func(t *testing.T) {
 		b := newBed(t)
 		s := b.open("pkix")

@@ -23,7 +23,8 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-func newAuthority(name string) (authority, error) {
+// newAuthority is certified by another, or by itself if that is nil.
+func newAuthority(name string, notAfter time.Time, by *authority) (authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return authority{}, err
@@ -32,12 +33,15 @@ func newAuthority(name string) (authority, error) {
 		SerialNumber:          big.NewInt(1),
 		Subject:               pkix.Name{CommonName: name},
 		NotBefore:             date(1990),
-		NotAfter:              date(2100),
+		NotAfter:              notAfter,
 		IsCA:                  true,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if by == nil {
+		by = &authority{template, key}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, by.cert, &key.PublicKey, by.key)
 	if err != nil {
 		return authority{}, err
 	}
@@ -48,10 +52,10 @@ func newAuthority(name string) (authority, error) {
 func date(year int) time.Time { return time.Date(year, 1, 2, 0, 0, 0, 0, time.UTC) }
 
 func certificates() []string {
-	return []string{"", "expired", "notyet", "selfsigned", "otherca", "wrongname", "cnonly", "ipsan", "malformed", "huge"}
+	return []string{"", "expired", "notyet", "selfsigned", "otherca", "wrongname", "cnonly", "ipsan", "intermediate", "oldissuer", "malformed", "huge"}
 }
 
-// certificate is the host's own as its configuration wants it; the CA's follows it.
+// certificate is the host's own as its configuration wants it; its issuer's follows it.
 // It stays the same until Set or Rekey.
 func (h *Host) certificate() (*tls.Certificate, error) {
 	h.mu.Lock()
@@ -97,7 +101,16 @@ func (h *Host) issue(config Config, key *ecdsa.PrivateKey) (*tls.Certificate, er
 	case "selfsigned":
 		issuer, signer = template, key
 	case "otherca":
-		if ca, err = newAuthority("mxtest other CA"); err != nil {
+		if ca, err = newAuthority("mxtest other CA", date(2100), nil); err != nil {
+			return nil, err
+		}
+		issuer, signer = ca.cert, ca.key
+	case "intermediate", "oldissuer":
+		notAfter := date(2100)
+		if config.Certificate == "oldissuer" {
+			notAfter = date(1999)
+		}
+		if ca, err = newAuthority("mxtest intermediate CA", notAfter, &ca); err != nil {
 			return nil, err
 		}
 		issuer, signer = ca.cert, ca.key

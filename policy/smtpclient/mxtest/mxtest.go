@@ -38,7 +38,7 @@ type Net struct {
 // New makes a network without hosts.
 func New(tb testing.TB) *Net {
 	tb.Helper()
-	ca, err := newAuthority("mxtest CA")
+	ca, err := newAuthority("mxtest CA", date(2100), nil)
 	if err != nil {
 		tb.Fatalf("mxtest: %v", err)
 	}
@@ -65,7 +65,8 @@ type Config struct {
 	Banner      string // sent instead of the greeting, as it stands
 
 	// Certificate is "" for a good one, or: expired, notyet, selfsigned,
-	// otherca, wrongname, cnonly, ipsan, malformed, huge (a chain of 1 MiB).
+	// otherca, wrongname, cnonly, ipsan, intermediate (good), oldissuer (of an
+	// intermediate that has expired), malformed, huge (a chain of 1 MiB).
 	Certificate string
 	Names       []string // of the certificate; nil: the host's
 	MaxVersion  uint16   // of TLS; 0: any. Below 1.2 the lowest is 1.0
