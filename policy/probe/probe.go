@@ -18,6 +18,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -106,11 +107,11 @@ func (p *Prober) init() {
 	})
 }
 
-// Note tells that mail went to a domain whose policy is in mode testing; text is the
-// policy's. Its hosts will be asked if that is due. It never waits.
-func (p *Prober) Note(domain, text string) {
+// Note tells that mail went to a domain whose policy is in mode testing, with the MX
+// patterns of that. Its hosts will be asked if that is due. It never waits.
+func (p *Prober) Note(domain string, patterns []string) {
 	p.init()
-	if !p.due(domain, text) {
+	if !p.due(domain, patterns) {
 		return
 	}
 	if _, already := p.waiting.LoadOrStore(domain, nil); already {
@@ -123,9 +124,14 @@ func (p *Prober) Note(domain, text string) {
 	}
 }
 
-func (p *Prober) due(domain, text string) bool {
+func (p *Prober) due(domain string, patterns []string) bool {
 	last, ok := p.domains.Get(domain)
-	return !ok || last.policy != sha256.Sum256([]byte(text)) || p.Now().Sub(last.at) >= valid
+	return !ok || last.policy != sum(patterns) || p.Now().Sub(last.at) >= valid
+}
+
+// sum tells one list of patterns from another.
+func sum(patterns []string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(strings.ToLower(strings.Join(patterns, "\n"))))
 }
 
 // Verdict is what the latest probe of an MX host has shown, if that was within a day
@@ -169,10 +175,9 @@ func (p *Prober) domain(ctx context.Context, domain string) {
 	if d.STS == nil || d.STS.Mode != mtasts.Testing || plan.Err != nil {
 		return
 	}
-	sum := sha256.Sum256([]byte(d.STS.Text))
 	last, ok := p.domains.Get(domain)
-	changed := ok && last.policy != sum
-	next := asked{at: p.Now(), policy: sum}
+	next := asked{at: p.Now(), policy: sum(d.STS.MX)}
+	changed := ok && last.policy != next.policy
 	for i := range plan.Hosts[:min(len(plan.Hosts), maxHosts)] {
 		h := &plan.Hosts[i]
 		if !d.STS.Match(h.Name) || len(h.Addrs) == 0 {
