@@ -24,10 +24,11 @@ type recipientLine struct {
 // false where a field is out of place, and where an address could end in two places:
 // versions before 3.5 log it without quotes, so that
 //
-//	to=<a@b.example>, relay=mx.b.example[192.0.2.1]:25, … status=sent (x@c.example>, relay=…
+//	to=<a@b.example>, relay=mx.b.example[192.0.2.1]:25, … status=sent (x@c.example>, relay=mx.b.example[192.0.2.1]:25, …
 //
 // is one to a recipient at c.example, of a sender's choice, or one to b.example, with
-// a remote host's reply.
+// a remote host's reply. Only who knows the relay can do so: Postfix wrote one of the
+// two, and where it is not the first, no session with that host is open.
 func readRecipient(b []byte) (r recipientLine, ok bool) {
 	if b, ok = bytes.CutPrefix(b, []byte("to=<")); !ok {
 		return r, false
@@ -40,7 +41,7 @@ func readRecipient(b []byte) (r recipientLine, ok bool) {
 			return r, false
 		}
 	}
-	if b, ok = bytes.CutPrefix(b, []byte("relay=")); !ok || bytes.Contains(b, []byte(">, relay=")) {
+	if b, ok = bytes.CutPrefix(b, []byte("relay=")); !ok {
 		return r, false
 	}
 	relay, b, ok := logField(b)
@@ -49,6 +50,9 @@ func readRecipient(b []byte) (r recipientLine, ok bool) {
 	}
 	if name, rest, found := endpoint(relay); found && len(rest) == 0 {
 		r.relay = name
+	}
+	if relayAgain(b, r.relay) {
+		return r, false
 	}
 	for !bytes.HasPrefix(b, []byte("status=")) {
 		var f []byte
@@ -60,6 +64,20 @@ func readRecipient(b []byte) (r recipientLine, ok bool) {
 		}
 	}
 	return r.finish(b[len("status="):])
+}
+
+// relayAgain reports whether another address seems to end in b, with the same relay.
+func relayAgain(b, relay []byte) bool {
+	for {
+		_, rest, found := bytes.Cut(b, []byte(">, relay="))
+		if !found {
+			return false
+		}
+		if name, _, _ := endpoint(rest); bytes.Equal(name, relay) {
+			return true
+		}
+		b = rest
+	}
 }
 
 // logField reads "name=value, ", or a value alone. None of them has a blank or a bracket
