@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +22,7 @@ const (
 type fate struct {
 	local    string // local part: it scripts the sink's reply, see rcptReply
 	scenario string // of the domain; "": the server's own domain
+	suffix   string // that the client adds to the recipient
 	status   string // "sent", "deferred", "bounced"
 	via      string // regular expression: mailer or transport
 	wire     wire
@@ -28,7 +30,7 @@ type fate struct {
 }
 
 func (f fate) String() string {
-	text := f.local + "@" + f.scenario + " " + f.status + " by " + f.via
+	text := f.local + "@" + f.scenario + f.suffix + " " + f.status + " by " + f.via
 	if f.wire != nowhere {
 		text += " " + string(f.wire)
 	}
@@ -56,6 +58,10 @@ func (l *lab) follow(ctx context.Context, o *other, chapter string, m mail, fate
 		}
 		before[i] = len(all)
 	}
+	recipients := slices.Clone(m.to)
+	for i, f := range fates {
+		m.to[i] += f.suffix
+	}
 	if m.from == "" {
 		m.from = user + "@" + o.domain
 	}
@@ -63,7 +69,7 @@ func (l *lab) follow(ctx context.Context, o *other, chapter string, m mail, fate
 		return nil, fmt.Errorf("submit: %w", err)
 	}
 	for i, f := range fates {
-		a, err := o.after(ctx, m.to[i], before[i])
+		a, err := o.after(ctx, recipients[i], before[i])
 		if err != nil {
 			l.report.add(nil, o.name+" "+chapter, f.String(), "", []string{err.Error()})
 			continue
@@ -71,7 +77,7 @@ func (l *lab) follow(ctx context.Context, o *other, chapter string, m mail, fate
 		seen, problems := l.met(o, a, f)
 		l.report.add(nil, o.name+" "+chapter, f.String(), seen, problems)
 	}
-	return m.to, nil
+	return recipients, nil
 }
 
 // met compares an attempt, and what the MX hosts saw, with what must be.

@@ -18,6 +18,12 @@ const (
 	sendmailLocal   = "8467" // port of its daemon without milter
 )
 
+// A domain of Sendmail's own whose only address leads out of the host.
+const (
+	virtualDomain = "virtual.plain.test" // in a zone that is served: Sendmail asks for every domain in a header
+	virtualTarget = "virtual@none.plain.test"
+)
+
 // newSendmail configures Sendmail and starts it, with a daemon of its own.
 func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
 	if o, err = newOther(l, "sendmail", sendmailAddress); err != nil {
@@ -30,7 +36,7 @@ func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
 		return nil, err
 	}
 	err = o.daemon.amend("dane = true", "dane = false", `for = ["mixed", `, `for = ["mixed", "dane", `, "[milter]\n", "[milter]\nroute = \"recipient\"\n",
-		`local_domains = ["`+localDomain+`"]`, `local_domains = ["`+o.domain+`"]`+"\n"+`local_relay = "tcp:`+sendmailDaemon+":"+sendmailLocal+`"`)
+		`local_domains = ["`+localDomain+`"]`, `local_domains = ["`+o.domain+`", "`+virtualDomain+`"]`+"\n"+`local_relay = "tcp:`+sendmailDaemon+":"+sendmailLocal+`"`)
 	if err != nil {
 		return nil, err
 	}
@@ -43,14 +49,15 @@ func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
 	err = o.write(map[string]string{
 		"etc/mail/lab.mc":           sendmailConfig(o.domain),
 		"etc/mail/access":           "Connect:127\tRELAY\n",
-		"etc/mail/local-host-names": o.domain + "\n",
+		"etc/mail/local-host-names": o.domain + "\n" + virtualDomain + "\n",
+		"etc/mail/virtusertable":    "list@" + virtualDomain + "\t" + virtualTarget + "\n",
 	})
 	if err != nil {
 		return nil, err
 	}
 	err = o.prepare(ctx, `
 		rm -rf /var/spool/mqueue/*
-		makemap hash /etc/mail/access </etc/mail/access
+		for map in access virtusertable; do makemap hash /etc/mail/$map </etc/mail/$map; done
 		m4 /etc/mail/lab.mc >/etc/mail/lab.cf
 		chown root:root /etc/mail /etc/mail/* /var/spool/mqueue`) // Sendmail trusts no files of others
 	if err != nil {
@@ -80,6 +87,8 @@ func sendmailConfig(domain string) string {
 		"FEATURE(`no_default_msa')dnl\n" +
 		"FEATURE(`local_lmtp', `/usr/libexec/sendmail/mail.local')dnl\n" +
 		"FEATURE(`access_db', `hash -T<TMPF> /etc/mail/access')dnl\n" +
+		"FEATURE(`use_cw_file')dnl\n" +
+		"FEATURE(`virtusertable', `hash /etc/mail/virtusertable')dnl\n" +
 		"DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=25, Addr=" + sendmailAddress + "')dnl\n" +
 		"CLIENT_OPTIONS(`Family=inet, Address=" + sendmailAddress + "')dnl\n" +
 		"include(`/usr/share/postseal/sendmail/postseal.m4')dnl\n" +
