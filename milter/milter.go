@@ -16,7 +16,7 @@
 // the rule of any recipient says so, and relaxed by rules if those of all do. Routed
 // by recipient, each has its own, but for those that are delivered by a program.
 // There the domain is changed until the listener changes it back, so that queue
-// listings and bounces show the long name.
+// listings and bounces show the long name; NOTIFY and ORCPT are kept.
 //
 // Nothing is ever rejected, looked up, or waited for. Messages that cannot be judged
 // go to the configured side at their end. The protocol is that of libmilter in its
@@ -30,15 +30,16 @@
 //
 //	Postfix   main.cf    smtpd_milters = { inet:127.0.0.1:8462, default_action=tempfail }
 //	                     non_smtpd_milters = $smtpd_milters
-//	                     milter_header_checks = regexp:/etc/postfix/postseal_header_checks
-//	          checks     /^X-Postseal-Route: requiretls$/ FILTER postseal:inet:127.0.0.1:8465
-//	                     /^X-Postseal-Route: relaxed$/    FILTER postseal:inet:127.0.0.1:8466
-//	          master.cf  the service postseal, an lmtp
+//	                     milter_header_checks = regexp:/etc/postfix/postseal_milter_header_checks
+//	          checks     /^X-Postseal-Route: requiretls$/ FILTER postseal-requiretls:inet:127.0.0.1:8465
+//	                     /^X-Postseal-Route: relaxed$/    FILTER postseal-relaxed:inet:127.0.0.1:8466
+//	          master.cf  both services, of the command lmtp
 //	Sendmail  *.mc       INPUT_MAIL_FILTER(`postseal', `S=inet:8462@127.0.0.1, F=T, T=C:10s;S:10s;R:30s;E:60s')
-//	                     FEATURE(`mailertable', …) knows .requiretls.invalid and .relaxed.invalid
+//	                     FEATURE(`mailertable', …), which knows .requiretls.invalid and .relaxed.invalid
 //	          config     milter.route = "recipient"
 //	Exim      –          has no milters; its ACLs choose the port
 //
+// The folders contrib/postfix and contrib/sendmail have the whole of it.
 // Postfix up to 3.10 and Sendmail refuse the parameter REQUIRETLS before a milter
 // sees it; there the header or a rule must ask. The bounces that Postfix itself makes
 // pass no milter unless internal_mail_filter_classes says so.
@@ -65,7 +66,7 @@ type Server struct {
 	Grace       time.Duration // for messages under way when the context ends; 0: 10 s
 }
 
-// Who is one of the two.
+// Who tells whose word counts.
 type Who string
 
 const (
