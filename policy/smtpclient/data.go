@@ -77,7 +77,7 @@ func (t *transaction) allAccepted(a answer) {
 func (t *transaction) write() *Failure {
 	s := t.s
 	d := dots{w: s.w, start: true}
-	n, err := io.Copy(&d, io.LimitReader(t.data, t.size+1))
+	n, err := io.CopyBuffer(&d, io.LimitReader(t.data, t.size+1), make([]byte, min(writeSize, t.size+1)))
 	if d.err == nil && (err != nil || n != t.size) {
 		if err == nil {
 			err = fmt.Errorf("the message has not the %d octets that were announced", t.size)

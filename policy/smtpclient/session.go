@@ -27,9 +27,11 @@ type Session struct {
 	ended      atomic.Bool // the caller's context did, and took the connection along
 }
 
-// writeSize is one piece of a message as RFC 5321 §4.5.3.2.5 has it: what
-// is written under one time limit. Two TLS records.
-const writeSize = 32 << 10
+// writeSize is one piece of a message as RFC 5321 §4.5.3.2.5 has it: what is
+// written under one time limit. It is the largest TLS record (RFC 8446 §5.1). Twice
+// as much is a fifth faster to a host on the same machine, but takes the memory in
+// each of hundreds of sessions.
+const writeSize = 16 << 10
 
 func (s *Session) attach(conn net.Conn) {
 	s.raw = conn
