@@ -53,7 +53,7 @@ type Route struct {
 type Server struct {
 	Resolver Resolver
 	Client   *smtpclient.Client
-	Ledger   *ledger.Ledger // nil: nothing is remembered
+	Ledger   *ledger.Ledger // nil: nothing is remembered. Its Run must outlast Serve
 	Report   func(Outcome)  // of each session with an MX host; nil: none. Must not block
 	Log      *slog.Logger   // nil: none
 	Now      func() time.Time

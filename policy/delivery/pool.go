@@ -120,10 +120,10 @@ func (p *pool) close() {
 	p.count = 0
 }
 
-func (p *pool) open() {
+func (p *pool) open(t *tasks) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.closed = false
+	p.tasks, p.closed = t, false
 }
 
 // dead remembers at which addresses nothing answered. Only failures to connect are

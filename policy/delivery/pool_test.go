@@ -146,7 +146,7 @@ func TestDead(t *testing.T) {
 
 			// When the others fail it is tried after all.
 			h.Reply("GREETING", "451 not now")
-			time.Sleep(idleTime)
+			time.Sleep(idleTime + time.Second)
 			b.hosts[down] = b.host("back.test", mxtest.Config{})
 			m := b.message("u@d.test")
 			m.queueID = "back"

@@ -30,23 +30,20 @@ type state struct {
 	listening []net.Addr // theirs
 	hard      context.Context
 	cut       context.CancelCauseFunc
+	over      bool // the last listener has ended, and hard with it, or soon
 }
 
-// begin is called by each Serve when it starts.
+// begin is called by each Serve when it starts, before any call of deliver.
 func (s *Server) begin(addr net.Addr) {
 	st := &s.state
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.serving++
 	st.listening = append(st.listening, addr)
-	st.openLocked()
-}
-
-func (st *state) openLocked() {
-	if st.hard == nil {
+	if st.over || st.hard == nil {
 		st.hard, st.cut = context.WithCancelCause(context.Background())
-		st.pool.tasks = &st.tasks
-		st.pool.open()
+		st.over = false
+		st.pool.open(&st.tasks)
 	}
 }
 
@@ -54,7 +51,6 @@ func (st *state) openLocked() {
 func (st *state) lifetime() context.Context {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.openLocked()
 	return st.hard
 }
 
@@ -67,12 +63,12 @@ func (s *Server) end(addr net.Addr) {
 	if n := slices.Index(st.listening, addr); n >= 0 {
 		st.listening = slices.Delete(st.listening, n, n+1)
 	}
-	if st.serving--; st.serving > 0 || st.hard == nil {
+	if st.serving--; st.serving > 0 {
 		st.mu.Unlock()
 		return
 	}
 	cut := st.cut
-	st.hard, st.cut = nil, nil // whoever begins now begins anew
+	st.over = true // whoever begins now begins anew
 	st.pool.close()
 	st.mu.Unlock()
 
