@@ -13,6 +13,12 @@ const (
 	eximDaemon  = "127.0.0.12"
 )
 
+// An alias of Exim's own that leads out of the host.
+const (
+	eximAlias = "outward"
+	eximAim   = "alias"
+)
+
 // newExim configures Exim, the way Debian's split configuration is meant to be
 // extended, and starts it with a daemon of its own.
 func newExim(ctx context.Context, l *lab) (o *other, err error) {
@@ -30,6 +36,7 @@ func newExim(ctx context.Context, l *lab) (o *other, err error) {
 	}
 	const files = "/usr/share/postseal/exim/"
 	err = o.write(map[string]string{
+		"etc/aliases":                      eximAlias + ": " + eximAim + "@" + byName("rt-dane").domain() + "\n",
 		"etc/exim4/update-exim4.conf.conf": eximDebian(o.domain),
 		"etc/exim4/conf.d/main/00_postseal": eximMacros(o.domain) + ".include " + files + "main\n" +
 			"CHECK_DATA_LOCAL_ACL_FILE = " + files + "acl_data\n",

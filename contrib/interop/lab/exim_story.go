@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 )
 
 // exim: Exim 4.96 with contrib/exim. It does DANE and MTA-STS by itself, in mixed sets
@@ -25,8 +26,13 @@ func (l *lab) exim(ctx context.Context) error {
 			}
 		}
 	}
+	for _, tell := range []func(context.Context, *other) error{l.eximCommand, l.eximAliased, l.eximSingle, l.eximDown, l.eximBlind} {
+		if err := tell(ctx, o); err != nil {
+			return err
+		}
+	}
 	l.untagged(o, "tags")
-	return l.eximDown(ctx, o)
+	return nil
 }
 
 const (
@@ -111,4 +117,82 @@ func (l *lab) eximDown(ctx context.Context, o *other) error {
 	}
 	l.back(ctx, o, append(tagged[:1], others[:2]...), []wire{required, encrypted, encrypted})
 	return nil
+}
+
+// eximCommand: a message from the command sendmail, which passes no ACL of SMTP.
+func (l *lab) eximCommand(ctx context.Context, o *other) error {
+	f := fate{local: "m", scenario: "rt-dane", status: "sent", via: viaRT, wire: required}
+	to := o.recipient(f.local, byName(f.scenario).domain())
+	if _, err := o.run(ctx, "sh", "-ec", `printf 'To: <%s>\n%s\n\nhello\n' "$0" "$1" | exim4 -t -f `+user+"@"+o.domain, to, asking); err != nil {
+		return err
+	}
+	a, err := o.after(ctx, to, 0)
+	if err != nil {
+		return err
+	}
+	seen, problems := l.met(o, a, f)
+	l.report.add(nil, o.name+" command", f.String(), seen, problems)
+	return nil
+}
+
+// eximAliased: where an alias leads, the tag goes (RFC 8689 §4.1).
+func (l *lab) eximAliased(ctx context.Context, o *other) error {
+	to := eximAlias + "@" + o.domain
+	if err := (mail{from: user + "@" + o.domain, to: []string{to}, headers: []string{asking}}).submit(o.address); err != nil {
+		return err
+	}
+	a, err := o.after(ctx, to, 0)
+	if err != nil {
+		return err
+	}
+	taken := l.takenFor(eximAim + "@" + byName("rt-dane").domain())
+	l.expect(o.name+" alias", to+" sent by "+viaRT+" with REQUIRETLS", oneLine(a.text), a.via == viaRT && len(taken) == 1 && onWire(taken[0]) == required)
+	return nil
+}
+
+// eximSingle: the same files in one configuration file, as outside of Debian.
+func (l *lab) eximSingle(ctx context.Context, o *other) error {
+	const files = "/usr/share/postseal/exim/"
+	config := eximMacros(o.domain) + `.include ` + files + `main
+primary_hostname = ` + o.domain + `
+domainlist local_domains = ` + o.domain + `
+hostlist relay_from_hosts = 127.0.0.0/8
+dns_dnssec_ok = 1
+acl_smtp_data = check_data
+begin acl
+check_data:
+.include ` + files + `acl_data
+  accept
+.include ` + files + `acl
+begin routers
+.include ` + files + `routers
+begin transports
+.include ` + files + `transports
+`
+	if err := o.write(map[string]string{"etc/exim4/single.conf": config}); err != nil {
+		return err
+	}
+	for name, transport := range map[string]string{"sts": viaSTS, "dane": viaTLS, "dane-unusable": "postseal_lmtp"} {
+		text, err := o.run(ctx, "exim4", "-C", "/etc/exim4/single.conf", "-bt", "m@"+byName(name).domain())
+		l.expect(o.name+" single file", name+" by "+transport, oneLine(text), err == nil && strings.Contains(text, "transport = "+transport+"\n"))
+	}
+	return nil
+}
+
+// eximBlind: where Exim cannot see what was validated (host.dane = false), the daemon
+// takes the mail that DANE is required for.
+func (l *lab) eximBlind(ctx context.Context, o *other) error {
+	if err := o.daemon.amend("dane = true", "dane = false", `for = ["mixed", `, `for = ["mixed", "dane", `); err != nil {
+		return err
+	}
+	o.daemon.process.stop()
+	if err := o.daemon.start(ctx); err != nil {
+		return err
+	}
+	_, err := l.follow(ctx, o, "blind", mail{}, []fate{
+		{local: "m", scenario: "dane", status: "sent", via: "postseal_lmtp", wire: encrypted},
+		{local: "m", scenario: "both-mismatch", status: "deferred", via: "postseal_lmtp", log: "451 4.7.5 .*TLSA"},
+		{local: "m", scenario: "sts", status: "sent", via: viaSTS, wire: encrypted},
+	})
+	return err
 }

@@ -198,3 +198,6 @@ func (l *lab) back(ctx context.Context, o *other, to []string, want []wire) {
 		l.expectNo(err, o.name+" down", "daemon back: "+to+" "+string(want[i]))
 	}
 }
+
+// oneLine is a text for the report.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }

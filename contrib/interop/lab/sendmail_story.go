@@ -180,7 +180,7 @@ func (l *lab) sendmailDown(ctx context.Context, o *other) error {
 	}
 	for _, to := range append(first, second...) {
 		local, _, _ := strings.Cut(to, "@") // the list cuts long addresses
-		l.expect(o.name+" down", "no daemon: "+to+" waits", list, strings.Contains(list, "<"+local+"@"))
+		l.expect(o.name+" down", "no daemon: "+to+" waits", oneLine(list), strings.Contains(list, "<"+local+"@"))
 	}
 	if err := o.daemon.start(ctx); err != nil {
 		return err
