@@ -9,6 +9,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest/follow"
+	"postseal/reporting/tlsrpt"
 )
 
 const (
@@ -16,6 +17,10 @@ const (
 	// told of none costs time only.
 	markAfter = 8 << 20          // bytes
 	markEvery = 10 * time.Second // if anything was read
+
+	// reasonMX says that a policy does not list an MX host; RFC 8460 has no result
+	// type for that.
+	reasonMX = "mx-not-in-policy"
 )
 
 // Follower records the sessions of a mail log as it grows. Which lines have been
@@ -26,13 +31,27 @@ type Follower struct {
 	Reader   Reader // a new one
 	Source   reporting.Source
 	Recorder *reporting.Recorder
-	Store    reporting.Store // the recorder's
-	Whole    bool            // begin with the first line when nothing was read yet, not behind the last
-	Poll     time.Duration   // between looks for more; 0: 1 s
-	Log      *slog.Logger    // nil: none
+	Store    reporting.Store               // the recorder's
+	Keep     func(*reporting.Session) bool // which sessions count; nil: all
+	Whole    bool                          // begin with the first line when nothing was read yet, not behind the last
+	Poll     time.Duration                 // between looks for more; 0: 1 s
+	Log      *slog.Logger                  // nil: none
 
 	caughtUp atomic.Int64 // Unix nanoseconds
 	stats    atomic.Pointer[Stats]
+}
+
+// Missing keeps the sessions of a log that neither datagrams nor events of the same
+// mail server carry: failures that are found before there is a connection, and hosts
+// that an MTA-STS policy does not list (Postfix, smtp_connect.c).
+func Missing(s *reporting.Session) bool {
+	switch s.Result {
+	case tlsrpt.DANERequired, tlsrpt.DNSSECInvalid:
+		return true
+	case tlsrpt.ValidationFailure:
+		return s.Reason == reasonMX
+	}
+	return false
 }
 
 // CaughtUp is the last time at which everything in the log had been read and
@@ -103,7 +122,11 @@ type progress struct {
 }
 
 func (p *progress) take(ctx context.Context, lines []byte, behind follow.Position) error {
-	emit := func(s reporting.Session) { p.sessions = append(p.sessions, s) }
+	emit := func(s reporting.Session) {
+		if p.Keep == nil || p.Keep(&s) {
+			p.sessions = append(p.sessions, s)
+		}
+	}
 	for len(lines) > 0 {
 		line, rest, _ := bytes.Cut(lines, []byte{'\n'})
 		p.unmarked += int64(len(line)) + 1

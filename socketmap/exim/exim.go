@@ -50,7 +50,8 @@ type Decider interface {
 type Server struct {
 	Decider Decider
 	Host    Host
-	Log     *slog.Logger // nil: none
+	Event   func(line string) error // takes an event line, must not wait; nil: events are counted only
+	Log     *slog.Logger            // nil: none
 
 	Wait     time.Duration // for a decision; 0: 4 s, of the 5 s that ${readsocket waits
 	MaxConns int           // of one listener; 0: 1024; more are closed at once
@@ -101,6 +102,9 @@ func (s *Server) serve(ctx, work context.Context, conn net.Conn, log *slog.Logge
 func (s *Server) answer(ctx context.Context, line string) string {
 	if strings.HasPrefix(line, "event ") || line == "event" {
 		s.counters.events.Add(1)
+		if s.Event != nil && s.Event(line) != nil {
+			s.counters.protocolErrors.Add(1)
+		}
 		return ""
 	}
 	key, relaxed, ok := parseLine(line)

@@ -24,18 +24,19 @@ type Config struct {
 	File             string `toml:"-"` // that it was read from; "" for the defaults
 	ControlByDefault bool   `toml:"-"` // Control.Listen was filled in
 
-	StateDir  string   `toml:"state_dir"`
-	Host      Host     `toml:"host"`
-	DNS       DNS      `toml:"dns"`
-	Policy    Policy   `toml:"policy"`
-	STS       STS      `toml:"sts"`
-	Socketmap Door     `toml:"socketmap"`
-	Exim      Door     `toml:"exim"`
-	Milter    Milter   `toml:"milter"`
-	Delivery  Delivery `toml:"delivery"`
-	Control   Control  `toml:"control"`
-	HTTP      HTTP     `toml:"http"`
-	Log       Log      `toml:"log"`
+	StateDir  string    `toml:"state_dir"`
+	Host      Host      `toml:"host"`
+	DNS       DNS       `toml:"dns"`
+	Policy    Policy    `toml:"policy"`
+	STS       STS       `toml:"sts"`
+	Socketmap Door      `toml:"socketmap"`
+	Exim      Door      `toml:"exim"`
+	Milter    Milter    `toml:"milter"`
+	Delivery  Delivery  `toml:"delivery"`
+	Reporting Reporting `toml:"reporting"`
+	Control   Control   `toml:"control"`
+	HTTP      HTTP      `toml:"http"`
+	Log       Log       `toml:"log"`
 }
 
 // Host says what the mail server beside us can do.
@@ -108,6 +109,7 @@ func Default() *Config {
 		Exim:      Door{Listen: Listen{}, Mode: "0660"},
 		Milter:    defaultMilter(),
 		Delivery:  defaultDelivery(),
+		Reporting: defaultReporting(),
 		Control:   Control{Listen: Listen{}},
 		HTTP:      HTTP{Listen: Listen{"tcp:127.0.0.1:8460"}},
 		Log:       Log{Level: "info", Format: "text"},

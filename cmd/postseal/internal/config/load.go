@@ -141,6 +141,9 @@ func (c *Config) check(f *tomlfile.File) error {
 	if err := c.checkDelivery(f); err != nil {
 		return err
 	}
+	if err := c.checkReporting(f); err != nil {
+		return err
+	}
 	return c.checkListeners(f)
 }
 

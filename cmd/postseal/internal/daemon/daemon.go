@@ -72,6 +72,7 @@ type daemon struct {
 	milter    *milter.Server
 	delivery  *delivery.Server // nil: not configured
 	ledger    *ledger.Ledger   // nil without delivery
+	recording *recording       // nil: there is nothing to record
 	reloads   chan chan reloaded
 }
 
@@ -113,6 +114,11 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.build(db); err != nil {
 		return err
 	}
+	closeSessions, err := d.openRecording()
+	if err != nil {
+		return err
+	}
+	defer closeSessions()
 	if d.doors, err = openDoors(c, o.Files); err != nil {
 		return err
 	}
@@ -184,6 +190,7 @@ func (d *daemon) serve(ctx context.Context) error {
 	inside, insideCtx := errgroup.WithContext(lookups)
 	inside.Go(func() error { return d.dns.Run(insideCtx) })
 	inside.Go(func() error { return d.engine.Run(insideCtx) })
+	d.runRecording(insideCtx, inside)
 	if d.ledger != nil {
 		inside.Go(func() error { return d.ledger.Run(insideCtx) })
 	}

@@ -1,0 +1,121 @@
+package daemon
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+
+	"postseal/policy"
+	"postseal/policy/dane"
+	"postseal/policy/delivery"
+	"postseal/policy/mtasts"
+	"postseal/reporting"
+	"postseal/reporting/tlsrpt"
+)
+
+// policyAt is what the domain of a session was last answered before it. Of TLSA
+// records, those count that stand at the MX host.
+func (d *daemon) policyAt(s *reporting.Session) (reporting.Policy, bool) {
+	a, ok := d.engine.PolicyAt(s.Domain, s.Time)
+	if !ok || a.Type == "" {
+		return reporting.Policy{}, false
+	}
+	p := reporting.Policy{Type: tlsrpt.PolicyType(a.Type), Domain: s.Domain, Strings: a.Strings(), MX: a.MX()}
+	if a.Type != policy.TypeTLSA {
+		return p, true
+	}
+	at := slices.DeleteFunc(slices.Clone(p.Strings), func(record string) bool {
+		owner, _, _ := strings.Cut(record, ". IN TLSA ")
+		return !strings.HasSuffix(owner, "._tcp."+s.MXHost)
+	})
+	if len(at) == 0 {
+		// A host without records beside others that have some: no policy was applied.
+		return reporting.Policy{Type: tlsrpt.NoPolicy, Domain: s.Domain}, true
+	}
+	p.Domain, p.Strings = s.MXHost, at
+	return p, true
+}
+
+// judge is for policies in mode testing: a mail server that is told nothing does
+// not compare MX names with a policy, nor verify certificates. What has failed
+// anyway has failed.
+func (d *daemon) judge(s *reporting.Session, from reporting.Source) {
+	if s.Policy.Type != tlsrpt.STS || from == fromDelivery || from == fromPolicy || !testing(s.Policy) || s.Failed() {
+		return
+	}
+	published := mtasts.Policy{Mode: mtasts.Testing, MX: s.Policy.MX}
+	if !published.Match(s.MXHost) {
+		s.Result, s.Reason = tlsrpt.ValidationFailure, "mx-not-in-policy"
+		return
+	}
+	if d.recording.prober == nil {
+		s.Unverified = true
+		return
+	}
+	d.recording.prober.Note(s.Domain, s.Policy.MX)
+	v, ok := d.recording.prober.Verdict(s.MXHost, s.Time)
+	switch {
+	case !ok:
+		s.Unverified = true
+	case v.Result != "":
+		s.Result, s.Reason = tlsrpt.ResultType(v.Result), "probe: "+v.Reason
+	}
+}
+
+func testing(p reporting.Policy) bool {
+	return slices.ContainsFunc(p.Strings, func(line string) bool {
+		key, value, _ := strings.Cut(line, ":")
+		return strings.TrimSpace(key) == "mode" && strings.TrimSpace(value) == mtasts.Testing.String()
+	})
+}
+
+// recordPolicy counts a failure that was found before any connection.
+func (d *daemon) recordPolicy(o policy.Outcome) {
+	s := reporting.Session{Time: o.Time, Domain: o.Domain, Result: tlsrpt.ResultType(o.Result), Reason: o.Reason,
+		Policy: reporting.Policy{Type: tlsrpt.PolicyType(o.Type), Domain: o.Domain}}
+	if o.STS != nil {
+		s.Policy.Strings, s.Policy.MX = slices.Collect(o.STS.Lines()), o.STS.MX
+	}
+	d.recording.recorder.Record(s, fromPolicy)
+}
+
+// recordDelivery counts a session of the delivery fallback, under each policy that
+// it was judged by (RFC 8460 §4.4). With TLS-Required: No none was applied.
+func (d *daemon) recordDelivery(o delivery.Outcome) {
+	if o.Relaxed {
+		return
+	}
+	for _, j := range o.Judgements {
+		d.recording.recorder.Record(reporting.Session{
+			Time: o.Time, Domain: o.Domain, SendingIP: o.Local, MXHost: strings.ToLower(o.MX), MXIP: o.Remote,
+			Result: tlsrpt.ResultType(j.Result), Reason: j.Reason, Policy: appliedPolicy(&o, j),
+		}, fromDelivery)
+	}
+}
+
+func appliedPolicy(o *delivery.Outcome, j delivery.Judgement) reporting.Policy {
+	p := reporting.Policy{Type: tlsrpt.PolicyType(j.Policy), Domain: o.Domain}
+	switch {
+	case j.Policy == delivery.PolicySTS && o.Decision != nil && o.Decision.STS != nil:
+		p.Strings, p.MX = slices.Collect(o.Decision.STS.Lines()), o.Decision.STS.MX
+	case j.Policy == delivery.PolicyTLSA && o.Host != nil:
+		p.Domain, p.Strings = base(o.Host), tlsaStrings(o.Host)
+	}
+	return p
+}
+
+func base(h *dane.Host) string {
+	if h.Base != "" {
+		return h.Base
+	}
+	return h.Name
+}
+
+func tlsaStrings(h *dane.Host) []string {
+	var list []string
+	for _, r := range h.TLSA {
+		list = append(list, fmt.Sprintf("%d %d %d %s", r.Usage, r.Selector, r.MatchingType, hex.EncodeToString(r.Data)))
+	}
+	return list
+}

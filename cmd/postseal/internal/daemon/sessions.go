@@ -1,0 +1,234 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"postseal/cache/boltdb"
+	"postseal/cmd/postseal/internal/config"
+	"postseal/policy/probe"
+	"postseal/policy/smtpclient"
+	"postseal/reporting"
+	"postseal/reporting/ingest"
+	"postseal/reporting/store"
+)
+
+// sessionsSchema is the version of the contents of sessions.db.
+const sessionsSchema = 1
+
+// Sources of sessions, but for the logs, which have the names of their formats.
+const (
+	fromDatagrams reporting.Source = "datagram"
+	fromEvents    reporting.Source = "event"
+	fromDelivery  reporting.Source = "delivery"
+	fromPolicy    reporting.Source = "policy"
+)
+
+// recording is how it becomes known what happened.
+type recording struct {
+	store     *store.Store
+	recorder  *reporting.Recorder
+	closing   *reporting.Closing
+	logs      []*ingest.Follower
+	datagrams *ingest.DatagramReceiver
+	socket    *net.UnixConn
+	events    *ingest.Events
+	prober    *probe.Prober
+}
+
+// openRecording opens the database of sessions and makes the parts that fill it, if
+// there is anything to record.
+func (d *daemon) openRecording() (close func() error, err error) {
+	c := d.config
+	if !c.Records() {
+		return func() error { return nil }, nil
+	}
+	db, err := boltdb.Open(c.Sessions(), boltdb.Options{Schema: sessionsSchema, Buckets: store.Buckets, Log: d.log})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.buildRecording(db); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db.Close, nil
+}
+
+func (d *daemon) buildRecording(db *boltdb.DB) error {
+	r := &recording{store: &store.Store{DB: db}}
+	r.recorder = &reporting.Recorder{Store: r.store, PolicyAt: d.policyAt, Judge: d.judge, Log: d.log}
+	r.closing = &reporting.Closing{Recorder: r.recorder, Log: d.log}
+	for _, l := range d.config.Reporting.Logs {
+		f, err := d.follower(r, l)
+		if err != nil {
+			return err
+		}
+		r.logs = append(r.logs, f)
+		r.closing.Logs = append(r.closing.Logs, f.CaughtUp)
+	}
+	if err := r.closing.Restore(); err != nil {
+		return err
+	}
+	r.recorder.Closed = r.closing.Closed
+	d.recording = r
+	d.engine.Report = d.recordPolicy
+	if d.delivery != nil {
+		d.delivery.Report = d.recordDelivery
+	}
+	if d.config.Reporting.EximEvents {
+		roots, err := d.config.DeliveryRoots()
+		if err != nil {
+			return err
+		}
+		r.events = &ingest.Events{Roots: roots, Emit: func(s reporting.Session) { r.recorder.Record(s, fromEvents) }}
+		d.exim.Event = r.events.Line
+	}
+	if d.config.Reporting.Probe {
+		d.buildProber(r)
+	}
+	return d.openDatagrams(r)
+}
+
+func (d *daemon) follower(r *recording, l config.MailLog) (*ingest.Follower, error) {
+	location, err := l.Location()
+	if err != nil {
+		return nil, err
+	}
+	reader, err := ingest.New(l.Format, ingest.Options{Location: location})
+	if err != nil {
+		return nil, err
+	}
+	f := &ingest.Follower{Path: l.Path, Reader: reader, Source: reporting.Source(l.Format), Recorder: r.recorder, Store: r.store, Log: d.log}
+	if l.Sessions == "missing" {
+		f.Keep = ingest.Missing
+	}
+	return f, nil
+}
+
+// buildProber makes the prober, unless this machine has no name to greet with.
+func (d *daemon) buildProber(r *recording) {
+	hostname, err := d.config.Hostname()
+	if err != nil {
+		d.log.Warn("hosts of domains in mode testing are not probed", keyErr, err)
+		return
+	}
+	roots, err := d.config.DeliveryRoots()
+	if err != nil { // checked before
+		return
+	}
+	r.prober = &probe.Prober{Resolver: d.engine, Port: uint16(d.config.Delivery.Port), AllowPrivate: d.config.Delivery.AllowPrivateAddresses, Log: d.log,
+		Client: &smtpclient.Client{Hostname: hostname, Roots: roots, Limits: probe.Limits(), Log: d.log}}
+}
+
+// openDatagrams opens the socket of libtlsrpt.
+func (d *daemon) openDatagrams(r *recording) error {
+	path := d.config.TLSRPTPath()
+	if path == "" {
+		return nil
+	}
+	uids, err := d.config.TLSRPTUIDs()
+	if err != nil {
+		return err
+	}
+	rc := &d.config.Reporting
+	if r.socket, err = openUnixgram(path, permissions{rc.Mode, rc.Owner, rc.Group}); err != nil {
+		return fmt.Errorf("reporting.tlsrpt_socket: %w", err)
+	}
+	r.datagrams = &ingest.DatagramReceiver{UIDs: uids, Log: d.log, Emit: func(s reporting.Session) {
+		s.Time = time.Now() // a datagram has none, and comes when the session ends
+		r.recorder.Record(s, fromDatagrams)
+	}}
+	return nil
+}
+
+// openUnixgram binds a socket for datagrams under a name beside the wanted one, as
+// openUnix does. Nobody can tell whether another program has it; the lock on the
+// database says that it is not another postseal.
+func openUnixgram(path string, p permissions) (*net.UnixConn, error) {
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return nil, fmt.Errorf("%s: there is a file that is no socket", path)
+	}
+	temporary := path + ".new"
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: temporary, Net: "unixgram"})
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(permit(temporary, p), os.Rename(temporary, path)); err != nil {
+		conn.Close()
+		os.Remove(temporary)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// runRecording starts all parts, those that write last of all to end with ctx. What
+// goes wrong here is logged and tried again: mail flows without reports.
+func (d *daemon) runRecording(ctx context.Context, g *errgroup.Group) {
+	r := d.recording
+	if r == nil {
+		return
+	}
+	sources, stopSources := context.WithCancel(ctx)
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error {
+		defer stopWriting()
+		defer stopSources()
+		var parts errgroup.Group
+		for _, l := range r.logs {
+			parts.Go(d.again(sources, "follow "+l.Path, l.Run))
+		}
+		parts.Go(d.again(sources, "close days", r.closing.Run))
+		if r.datagrams != nil {
+			parts.Go(func() error { return r.datagrams.Run(sources, r.socket) })
+		}
+		if r.prober != nil {
+			parts.Go(func() error { return r.prober.Run(sources) })
+		}
+		err := parts.Wait()
+		if r.events != nil {
+			r.events.Flush()
+		}
+		if err != nil {
+			d.log.Error("reporting failed", keyErr, err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		if err := r.recorder.Run(writing); err != nil {
+			d.log.Error("reporting failed", keyErr, err)
+		}
+		return nil
+	})
+}
+
+// again runs a part once more when it fails.
+func (d *daemon) again(ctx context.Context, what string, run func(context.Context) error) func() error {
+	const pause = 5 * time.Second
+	return func() error {
+		for {
+			err := run(ctx)
+			if ctx.Err() != nil || err == nil {
+				return nil
+			}
+			d.log.Error("reporting failed, will try again", "part", what, keyErr, err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(pause):
+			}
+		}
+	}
+}
