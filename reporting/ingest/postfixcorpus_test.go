@@ -164,3 +164,11 @@ func replayInto(t testing.TB, from io.Reader, r ingest.Reader, emit func(reporti
 	}
 	r.Flush(emit)
 }
+
+// replayLines is replayInto for a part of the input.
+func replayLines(t testing.TB, log []byte, r ingest.Reader, emit func(reporting.Session)) {
+	t.Helper()
+	if err := ingest.Replay(bytes.NewReader(log), r, emit); err != nil {
+		t.Fatal(err)
+	}
+}

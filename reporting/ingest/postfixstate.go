@@ -224,7 +224,12 @@ func (r *stateReader) try() smtpTry {
 }
 
 func (r *stateReader) process(open *openTable) {
-	s := open.get([]byte(r.text()))
+	key := r.text()
+	if r.bad || open.byKey[key] != nil {
+		r.bad = true
+		return
+	}
+	s := open.get([]byte(key))
 	s.queueID.set([]byte(r.text()))
 	s.first, s.since = uint32(r.uint()), r.time()
 	for range r.count(maxTries) {
