@@ -46,21 +46,30 @@ func (f *Failure) broke() bool {
 func (c *Client) open(ctx context.Context, t Target, secure bool) (*Session, *Failure) {
 	s := &Session{target: t, hostname: c.Hostname, limits: c.Limits.orDefault()}
 	s.info.Remote = t.Addr
-	conn, err := c.dial(ctx, t.Addr, s.limits.Connect)
-	if err != nil && ctx.Err() != nil {
-		return nil, s.fail(StageConnect, err, 451, "4.4.1", "no more time while connecting")
+	f := s.connect(ctx, c)
+	if f == nil {
+		done := s.during(ctx)
+		defer done()
+		f = s.begin(c, secure)
 	}
-	if err != nil {
-		return nil, s.fail(StageConnect, err, 451, "4.4.1", "cannot connect%s", cause(err))
-	}
-	s.attach(conn)
-	done := s.during(ctx)
-	defer done()
-	if f := s.begin(c, secure); f != nil {
+	if f != nil {
 		s.Close()
+		f.Info = s.info
 		return nil, f
 	}
 	return s, nil
+}
+
+func (s *Session) connect(ctx context.Context, c *Client) *Failure {
+	conn, err := c.dial(ctx, s.target.Addr, s.limits.Connect)
+	switch {
+	case err == nil:
+		s.attach(conn)
+		return nil
+	case ctx.Err() != nil:
+		return s.fail(StageConnect, err, 451, "4.4.1", "no more time while connecting")
+	}
+	return s.fail(StageConnect, err, 451, "4.4.1", "cannot connect%s", cause(err))
 }
 
 func (c *Client) dial(ctx context.Context, addr netip.AddrPort, limit time.Duration) (net.Conn, error) {

@@ -43,6 +43,7 @@ type Failure struct {
 	Reply  Reply  // for the mail server, always of class 4 or 5; the words name host and address
 	Remote bool   // the host itself said so: Reply has its enhanced code and quotes its reply
 	Err    error
+	Info   Info // of a Failure of Connect: what was known of the session by then
 }
 
 func (f *Failure) Error() string { return f.Reply.Text }

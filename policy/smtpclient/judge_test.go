@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -189,6 +190,23 @@ func TestUnauthenticated(t *testing.T) {
 		for _, want := range []string{"secured=encrypt", "demand=opportunistic", "pkix=", "dane=", "sts="} {
 			if !strings.Contains(log.String(), want) {
 				t.Errorf("%s is not logged: %s", want, &log)
+			}
+		}
+	})
+	t.Run("SMTP-059 sessions that failed are judged too", func(t *testing.T) {
+		b := newBed(t)
+		b.Set(mxtest.Config{Certificate: "expired"})
+		target := b.target("dane")
+		target.Demand = daneDemand(b.net.Host(mx, "").Record(3, 1, 1))
+		target.Demand.STS = stsPolicy(t, "enforce", "mx2.example.org")
+		_, err := b.client.Connect(t.Context(), target)
+		i := b.failure(err).Info
+		if !i.TLS || i.Version == 0 || i.Secured != smtpclient.Encrypt || i.Name != mx || i.Remote != b.Addr() || i.Local.Addr() != netip.MustParseAddr("127.0.0.1") {
+			t.Errorf("info %+v", i)
+		}
+		for err, want := range map[error]string{i.DANEErr: "certificate-not-trusted", i.PKIXErr: "certificate-expired", i.STSErr: "validation-failure"} {
+			if result, _ := smtpclient.Classify(err); result != want {
+				t.Errorf("%v: %s, want %s", err, result, want)
 			}
 		}
 	})
