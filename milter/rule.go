@@ -38,27 +38,41 @@ type rule struct {
 func compileRules(list []Rule) ([]rule, error) {
 	var rules []rule
 	for i, r := range list {
-		mode, ok := tags[r.Tag]
-		if !ok {
-			return nil, fmt.Errorf("rule %d: tag %q is not requiretls, relaxed or none", i+1, r.Tag)
-		}
-		compiled := rule{mode: mode}
-		for _, p := range []struct {
-			name, text string
-			to         *pattern
-		}{
-			{"sender", r.Sender, &compiled.sender},
-			{"recipient", r.Recipient, &compiled.recipient},
-			{"user", r.User, &compiled.user},
-		} {
-			var err error
-			if *p.to, err = compilePattern(p.text, p.name == "user"); err != nil {
-				return nil, fmt.Errorf("rule %d: %s: %w", i+1, p.name, err)
-			}
+		compiled, err := r.compile()
+		if err != nil {
+			return nil, fmt.Errorf("rule %d: %w", i+1, err)
 		}
 		rules = append(rules, compiled)
 	}
 	return rules, nil
+}
+
+// Check tells what is wrong with a rule.
+func (r Rule) Check() error {
+	_, err := r.compile()
+	return err
+}
+
+func (r Rule) compile() (rule, error) {
+	mode, ok := tags[r.Tag]
+	if !ok {
+		return rule{}, fmt.Errorf("tag %q is not requiretls, relaxed or none", r.Tag)
+	}
+	compiled := rule{mode: mode}
+	for _, p := range []struct {
+		name, text string
+		to         *pattern
+	}{
+		{"sender", r.Sender, &compiled.sender},
+		{"recipient", r.Recipient, &compiled.recipient},
+		{"user", r.User, &compiled.user},
+	} {
+		var err error
+		if *p.to, err = compilePattern(p.text, p.name == "user"); err != nil {
+			return rule{}, fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	return compiled, nil
 }
 
 // match returns the number of the first rule that matches, from 1, 0 for none, and

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postseal/cmd/postseal/internal/tomlfile"
+	"postseal/milter"
 	"postseal/policy"
 )
 
@@ -111,16 +112,11 @@ func (c *Config) checkMilter(f *tomlfile.File) error {
 	}
 	for i, r := range m.Rules {
 		at := fmt.Sprintf("milter.rule.%d", i+1)
-		if err := oneOf(r.Tag, "requiretls", "relaxed", "none"); err != nil {
-			return f.Error(at+".tag", "%v", err)
-		}
 		if r.Sender == "" && r.Recipient == "" && r.User == "" {
 			return f.Error(at, "has neither sender, recipient nor user")
 		}
-		for key, pattern := range map[string]string{"sender": r.Sender, "recipient": r.Recipient} {
-			if err := addressPattern(pattern); err != nil {
-				return f.Error(at+"."+key, "%v", err)
-			}
+		if err := milter.Rule(r).Check(); err != nil {
+			return f.Error(at, "%v", err)
 		}
 	}
 	return nil
@@ -198,25 +194,6 @@ func oneOf(value string, words ...string) error {
 func isDomain(s string) bool {
 	_, ok := policy.AppendName(nil, []byte(s))
 	return ok
-}
-
-// addressPattern checks "user@example.org", "@example.org", ".example.org" or "*".
-func addressPattern(s string) error {
-	if s == "" || s == "*" {
-		return nil
-	}
-	domain, ok := strings.CutPrefix(s, ".")
-	if !ok {
-		at := strings.LastIndexByte(s, '@')
-		if at < 0 {
-			return fmt.Errorf(`%q is not "user@domain", "@domain", ".domain" or "*"`, s)
-		}
-		domain = s[at+1:]
-	}
-	if dest, err := policy.ParseDestination(domain); err != nil || dest.Domain == "" {
-		return fmt.Errorf("%q has no domain", s)
-	}
-	return nil
 }
 
 // TrustedNetworks are milter.trusted_networks.
