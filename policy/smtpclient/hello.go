@@ -14,7 +14,7 @@ func (s *Session) greet() *Failure {
 		return f
 	case a.code == 220:
 		return nil
-	case a.code == 521: // RFC 7504 §2: the host never takes mail
+	case a.code == 521: // RFC 7504 §3: the host never takes mail
 		f := s.refused(StageGreeting, a, connecting)
 		f.Reply.Code, f.Reply.Enhanced = 556, "5.3.2"
 		return f
