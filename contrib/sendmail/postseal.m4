@@ -21,6 +21,9 @@ dnl #     relaxed_listen = ["tcp:127.0.0.1:8466"]
 dnl #     local_domains = ["example.org"]            what stands in local-host-names
 dnl #     local_relay = "tcp:127.0.0.1:8467"         see POSTSEAL_LOCAL_PORT
 dnl #
+dnl # Sendmail 8.18 does DANE: define(`confDANE', `true') and host.dane = true. An alias or
+dnl # virtual address that leads out of this host loses the tag of its message.
+dnl #
 dnl # Sendmail must be built with SOCKETMAP, MILTER, STARTTLS, _FFR_MTA_STS and
 dnl # _FFR_TLS_ALTNAMES, which Debian's is: sendmail -d0.13 -bt </dev/null
 dnl #
