@@ -146,7 +146,10 @@ func (d *door) protocol() *smtp.Server {
 	srv.LMTP = true
 	srv.Domain = d.hostname
 	srv.MaxRecipients = d.maxRecipients
-	srv.MaxLineLength = 0 // of commands: maxLine; of text: none, since mail servers accept longer ones than RFC 5321 §4.5.3.1.6 and fold them if need be
+	// The wire knows the limits of commands and of the message. Lines of text have
+	// none: mail servers take longer ones than RFC 5321 §4.5.3.1.6 has, and fold
+	// them themselves if need be.
+	srv.MaxLineLength, srv.MaxMessageBytes = 0, 0
 	srv.ErrorLog = protocolLog{d.log}
 	return srv
 }

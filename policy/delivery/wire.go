@@ -26,7 +26,7 @@ const (
 	// have many recipients that are refused.
 	maxErrors = 100
 
-	inputSize        = 16 << 10
+	inputSize        = 8 << 10
 	handshakeTimeout = time.Minute
 )
 
