@@ -48,7 +48,7 @@ func (w *walk) refused(ctx context.Context, c *candidate, addr netip.AddrPort, e
 		w.s.state.dead.add(addr, w.s.now())
 		return
 	}
-	w.s.report(w, c, addr, smtpclient.Info{Remote: addr}, f)
+	w.s.report(w, c, addr, f.Info, f)
 }
 
 // converse sends the message over a session, in as many transactions as it takes for

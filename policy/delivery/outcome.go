@@ -91,8 +91,7 @@ func judged(f *smtpclient.Failure) bool {
 	return f.Result != "" || f.Stage >= smtpclient.StageSTARTTLS && f.Stage <= smtpclient.StageKeyword
 }
 
-// judge is the session in the light of each policy. What a failed session was not
-// judged by is left out.
+// judge is the session in the light of each policy.
 func judge(d smtpclient.Demand, info smtpclient.Info, f *smtpclient.Failure) []Judgement {
 	clear := info.NoTLS
 	if f != nil && (f.Stage == smtpclient.StageSTARTTLS || f.Stage == smtpclient.StageHandshake) {
@@ -107,7 +106,6 @@ func judge(d smtpclient.Demand, info smtpclient.Info, f *smtpclient.Failure) []J
 			list = append(list, Judgement{policy, clear.Result, clear.Reason})
 		case unverified && demanded:
 			list = append(list, Judgement{policy, f.Result, f.Reason})
-		case f != nil && !demanded: // the failure says nothing of it
 		case err != nil:
 			result, reason := smtpclient.Classify(err)
 			list = append(list, Judgement{policy, result, reason})

@@ -45,7 +45,8 @@ func TestOutcome(t *testing.T) {
 		{name: "none", sts: "none", want: none},
 		{name: "both pass", tlsa: "good", sts: "enforce", want: "tlsa: sts:"},
 		{name: "DANE decides, MTA-STS is reported", tlsa: "good", sts: "enforce", config: mxtest.Config{Certificate: "selfsigned"}, want: "tlsa: sts:certificate-not-trusted"},
-		{name: "DANE fails, MTA-STS was not looked at", tlsa: "rekeyed", sts: "testing", want: "tlsa:certificate-not-trusted"},
+		{name: "DANE fails, MTA-STS is reported", tlsa: "rekeyed", sts: "testing", want: "tlsa:certificate-not-trusted sts:"},
+		{name: "both fail", tlsa: "rekeyed", sts: "enforce", config: mxtest.Config{Certificate: "expired"}, want: "tlsa:certificate-not-trusted sts:certificate-expired"},
 		{name: "neither has TLS", tlsa: "good", sts: "testing", config: mxtest.Config{NoSTARTTLS: true}, want: "tlsa:starttls-not-supported sts:starttls-not-supported"},
 		{name: "unusable TLSA and MTA-STS", tlsa: "0 1 1 " + strings.Repeat("ab", 32), sts: "enforce", want: "tlsa:tlsa-invalid sts:"},
 	} {
@@ -98,6 +99,13 @@ func TestOutcome(t *testing.T) {
 		want(t, b.send(normal, "u@r.test")[0], "250 2.0.0")
 		if len(b.outcomes) != 1 {
 			t.Error("a session is told of twice")
+		}
+		failing := b.host("bad.test", 12, mxtest.Config{Certificate: "expired"})
+		b.mx("e.test", 10, failing.Name)
+		b.sts("e.test", "enforce", failing.Name)
+		want(t, b.send(normal, "u@e.test")[0], "451 4.7.5")
+		if o := b.outcomes[1]; o.Remote.String() != failing.IP || !o.Local.IsLoopback() {
+			t.Errorf("of a failure: %+v", o)
 		}
 	})
 	t.Run("a host without the keyword has done its TLS", func(t *testing.T) {
