@@ -94,6 +94,7 @@ func New(format string, o Options) (Reader, error) {
 
 // formats makes the reader of each format, from options without gaps.
 var formats = map[string]func(Options) Reader{
-	"postfix": func(o Options) Reader { return newPostfix(o) },
-	"exim":    func(o Options) Reader { return newExim(o) },
+	"postfix":  func(o Options) Reader { return newPostfix(o) },
+	"exim":     func(o Options) Reader { return newExim(o) },
+	"sendmail": func(o Options) Reader { return newSendmail(o) },
 }

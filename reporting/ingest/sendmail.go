@@ -1,0 +1,393 @@
+package ingest
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"postseal/reporting"
+	"postseal/reporting/tlsrpt"
+)
+
+const (
+	// sendmailCached is how long a connection may stay open for the next message:
+	// twice ConnectionCacheTimeout, which is 5 min.
+	sendmailCached = 10 * time.Minute
+
+	// sendmailBurst: what is said of several recipients is logged at once.
+	sendmailBurst = time.Minute
+)
+
+// sendmail reads the log of Sendmail 8.17 and 8.18.
+//
+// The lines about STARTTLS name a host, but neither message nor address. One process
+// delivers one message after the other, and logs in order: STARTTLS, what a ruleset
+// objects to, and at last "to=", which has the recipients' domain. So the former wait
+// under the process for the latter. A connection that was kept open says nothing of
+// STARTTLS again, and whether a host without TLS offered none or refused it
+// is not said at all: neither is a session.
+type sendmail struct {
+	skip   []string
+	clock  clock
+	stats  Stats
+	open   table[sendmailProcess]
+	recent table[sendmailRecent]
+}
+
+// sendmailProcess is what a process has logged of the delivery in hand.
+type sendmailProcess struct {
+	tries   []sendmailTry
+	current sendmailHost   // that it talks to, where LogLevel 12 tells
+	hosts   []sendmailHost // whose addresses are known
+	local   bool           // STARTTLS was not tried, by a fault of ours
+}
+
+type sendmailHost struct {
+	name string
+	ip   netip.Addr
+}
+
+// sendmailTry is a session that waits for its domain.
+type sendmailTry struct {
+	at     time.Time
+	host   sendmailHost // without a name until a ruleset says it, if the handshake failed
+	detail string       // what is wrong with the certificate, in case that it matters
+	broken bool         // the handshake failed
+	verdict
+}
+
+func (t *sendmailTry) failed() bool { return t.result != "" }
+
+// sendmailRecent is what a process has just counted: what is said of further
+// messages with the same connection is not another one.
+type sendmailRecent struct {
+	hosts []sendmailCounted
+}
+
+type sendmailCounted struct {
+	host   string
+	result tlsrpt.ResultType
+	at     time.Time
+}
+
+func newSendmail(o Options) *sendmail {
+	s := &sendmail{clock: clock{location: o.Location, now: o.Now}}
+	// submission to the own server, smart hosts, which are not the recipient's, and
+	// what is not SMTP; LMTP has the name of what it is for
+	s.skip = append(append(s.skip, o.Relaxed...), "relay", "local", "lmtp", "prog", "*file*", "*include*", "procmail", "cyrus", "cyrusv2", "uucp", "usenet", "fax", "discard", "error")
+	s.init()
+	return s
+}
+
+func (s *sendmail) init() {
+	s.open.init(maxProcesses, maxOpenBytes, (*sendmailProcess).weight)
+	s.recent.init(maxProcesses, maxOpenBytes, (*sendmailRecent).weight)
+}
+
+func (s *sendmail) Line(line []byte, emit func(reporting.Session)) {
+	s.stats.Lines++
+	if len(line) > MaxLine {
+		s.stats.Oversize++
+		return
+	}
+	if !sendmailMatters(line) {
+		return
+	}
+	e, ok := head(bytes.TrimRight(line, "\r"))
+	if !ok || len(e.pid) == 0 {
+		return
+	}
+	_, text := sendmailID(e.text)
+	switch {
+	case bytes.HasPrefix(text, []byte("STARTTLS=client, ")):
+		s.starttls(&e, text[len("STARTTLS=client, "):])
+	case bytes.HasPrefix(text, []byte("to=")):
+		s.delivery(&e, text, emit)
+	case bytes.HasPrefix(text, []byte("ruleset=")):
+		s.ruleset(&e, text)
+	case bytes.HasPrefix(text, []byte("tls_clt_features=")), bytes.HasPrefix(text, []byte("rscheck(tls_clt_features)=")):
+		s.connected(&e, text)
+	}
+}
+
+// sendmailMatters passes what may be one of the lines that count; it does little.
+func sendmailMatters(line []byte) bool {
+	for _, mark := range []string{" to=", "STARTTLS=client", "ruleset=tls_", "tls_clt_features", `"to=`} {
+		if bytes.Contains(line, []byte(mark)) {
+			return true
+		}
+	}
+	return false
+}
+
+// connected reads "tls_clt_features=…, relay=mx [192.0.2.1]" (LogLevel 12): a
+// connection was made.
+func (s *sendmail) connected(e *entry, text []byte) {
+	at := bytes.LastIndex(text, []byte("relay="))
+	now, ok := s.clock.at(e.stamp)
+	if at < 0 || !ok {
+		return
+	}
+	relay, _, _ := bytes.Cut(text[at+len("relay="):], []byte(", "))
+	var h sendmailHost
+	if h.name, h.ip = sendmailRelay(relay); h.name == "" || !h.ip.IsValid() {
+		return
+	}
+	p := s.open.get(e.key, now)
+	p.value.current = h
+	p.value.know(h)
+	s.settle(p)
+}
+
+// starttls reads a line about a handshake.
+func (s *sendmail) starttls(e *entry, text []byte) {
+	line, ok := readSendmailTLS(text)
+	if !ok {
+		if bytes.HasPrefix(text, []byte("relay=")) {
+			s.stats.Unparsed++
+		}
+		return
+	}
+	at, ok := s.clock.at(e.stamp)
+	if !ok {
+		s.stats.Unparsed++
+		return
+	}
+	slot := s.open.get(e.key, at)
+	p := &slot.value
+	switch line.kind {
+	case 'e':
+		s.add(p, established(&line, at))
+	case 'c':
+		if t := p.last(); t != nil && !t.broken && t.detail == "" && line.reason != "ok" {
+			t.detail = line.reason
+		}
+	case 'x':
+		t := sendmailTry{at: at, broken: true, verdict: verdict{result: tlsrpt.ValidationFailure, reason: line.reason}}
+		if t.host.name = line.host; line.host == "" {
+			t.host = p.current
+		}
+		s.add(p, t)
+	case 'w':
+		s.warned(p, &line, at)
+	case 'l':
+		p.local = true
+	}
+	s.settle(slot)
+}
+
+func established(line *sendmailTLS, at time.Time) sendmailTry {
+	t := sendmailTry{at: at, host: sendmailHost{name: line.host}}
+	switch {
+	case strings.HasPrefix(line.verify, "DANE"):
+		t.verdict = verdict{result: tlsrpt.CertificateNotTrusted, reason: "no TLSA record matches", policy: tlsrpt.TLSA}
+	case line.verify == "TRUSTED":
+		t.policy = tlsrpt.TLSA
+	case strings.Contains(line.status, "TLSA"):
+		t.verdict = verdict{result: tlsrpt.TLSAInvalid, reason: line.status, policy: tlsrpt.TLSA}
+	}
+	return t
+}
+
+// warned reads that DANE was demanded of a host without TLS. "STARTTLS failed" is a
+// refusal as well as a broken handshake, which was logged before.
+func (s *sendmail) warned(p *sendmailProcess, line *sendmailTLS, at time.Time) {
+	if t := p.last(); t != nil && t.broken && (t.host.name == "" || t.host.name == line.host) {
+		t.host.name, t.policy = line.host, tlsrpt.TLSA
+		return
+	}
+	v := verdict{result: tlsrpt.StartTLSNotSupported, policy: tlsrpt.TLSA}
+	if line.reason == "STARTTLS failed" {
+		v.reason = "STARTTLS was offered, but refused"
+	}
+	s.add(p, sendmailTry{at: at, host: sendmailHost{name: line.host}, verdict: v})
+}
+
+// ruleset reads why a session was not good enough.
+func (s *sendmail) ruleset(e *entry, text []byte) {
+	if !bytes.HasPrefix(text, []byte("ruleset=tls_server,")) && !bytes.HasPrefix(text, []byte("ruleset=tls_rcpt,")) {
+		return
+	}
+	r, ok := readSendmailReject(text)
+	at, okTime := s.clock.at(e.stamp)
+	if !ok || !okTime {
+		s.stats.Unparsed++
+		return
+	}
+	slot := s.open.get(e.key, at)
+	p := &slot.value
+	v, ok := r.outcome()
+	if p.local && r.ruleset == "tls_server" {
+		p.local, ok = false, false
+	}
+	if ok {
+		s.reject(e, p, &r, v, at)
+	}
+	s.settle(slot)
+}
+
+func (s *sendmail) reject(e *entry, p *sendmailProcess, r *sendmailReject, v verdict, at time.Time) {
+	if t := p.try(r.host); t != nil {
+		t.host.name = r.host
+		if t.policy == "" {
+			t.policy = v.policy
+		}
+		if !t.failed() {
+			t.fail(v)
+		}
+		return
+	}
+	// No word of a handshake: there was none, or it was that of an earlier message.
+	if r.ruleset == "tls_rcpt" && s.justCounted(e.key, r.host, "", at) {
+		return
+	}
+	if v.result == tlsrpt.ValidationFailure && v.reason != "mx-not-in-policy" {
+		v.result = tlsrpt.StartTLSNotSupported
+	}
+	s.add(p, sendmailTry{at: at, host: sendmailHost{name: r.host}, verdict: v})
+}
+
+// fail applies what a ruleset says; what the certificate lacks is known better from
+// LogLevel 12 on.
+func (t *sendmailTry) fail(v verdict) {
+	if v.result == tlsrpt.ValidationFailure && t.detail != "" && v.reason != "mx-not-in-policy" {
+		v.result, v.reason = verifyResult(t.detail), t.detail
+	}
+	t.result, t.reason = v.result, v.reason
+}
+
+// delivery reads the line that gives a domain to what the process has tried.
+func (s *sendmail) delivery(e *entry, text []byte, emit func(reporting.Session)) {
+	to, ok := readSendmailTo(text)
+	at, okTime := s.clock.at(e.stamp)
+	if !ok || !okTime {
+		if bytes.Contains(text, []byte(", relay=")) {
+			s.stats.Unparsed++
+		}
+		return
+	}
+	slot := s.open.get(e.key, at)
+	p := &slot.value
+	p.tries = slices.DeleteFunc(p.tries, func(t sendmailTry) bool {
+		if old(t.at, at) {
+			s.stats.Dropped++ // of another process with this id
+			return true
+		}
+		return false
+	})
+	switch {
+	case s.skips(&to):
+	case to.domain == "":
+		s.stats.Dropped += uint64(len(p.tries))
+	default:
+		s.conclude(e, p, &to, at)
+		for i := range p.tries {
+			s.emit(&p.tries[i], to.domain, emit)
+			s.counted(e.key, &p.tries[i], at)
+		}
+	}
+	*p = sendmailProcess{hosts: p.hosts}
+	s.settle(slot)
+	s.expire(at)
+}
+
+// skips: not every delivery goes to an MX host of the recipient's domain.
+func (s *sendmail) skips(to *sendmailTo) bool {
+	return slices.Contains(s.skip, to.mailer) || strings.HasPrefix(to.mailer, "postseal") || to.ip.IsLoopback()
+}
+
+// conclude adds what the line itself tells of the sessions.
+func (s *sendmail) conclude(e *entry, p *sendmailProcess, to *sendmailTo, at time.Time) {
+	if to.host != "" && to.ip.IsValid() {
+		p.know(sendmailHost{to.host, to.ip})
+	}
+	if rest, found := strings.CutPrefix(to.stat, "Deferred: Name server: "); found && strings.HasSuffix(rest, "lookup failure for TLSA RR") &&
+		!s.justCounted(e.key, to.host, tlsrpt.DNSSECInvalid, at) {
+		s.add(p, sendmailTry{at: at, host: sendmailHost{name: to.host}, verdict: verdict{result: tlsrpt.DNSSECInvalid, reason: "TLSA lookup failed", policy: tlsrpt.TLSA}})
+	}
+	if said, found := strings.CutPrefix(to.stat, "Deferred: "); found && len(said) > 10 && (strings.HasPrefix(said[10:], "STS ") || strings.HasPrefix(said[10:], "DANE")) {
+		r := sendmailReject{ruleset: "tls_rcpt", host: to.host, text: said}
+		if v, ok := r.outcome(); ok && p.try(to.host) != nil {
+			s.reject(e, p, &r, v, at) // 8.18.2 says it here as well
+		}
+	}
+	for i := range p.tries {
+		t := &p.tries[i]
+		if t.host.name == "" && to.host != "" && !slices.ContainsFunc(p.tries, func(o sendmailTry) bool { return o.host.name == to.host }) {
+			t.host.name = to.host // the second connection to it was in clear
+		}
+		if !t.host.ip.IsValid() {
+			t.host.ip = p.address(t.host.name)
+		}
+		if t.host.name == "" && to.host == "" {
+			t.host.ip = to.ip // a host without a name
+		}
+		if t.host.name != to.host {
+			continue
+		}
+		if t.result == tlsrpt.StartTLSNotSupported && t.reason != "" && to.reply != "" {
+			t.reason = reasonText(to.reply)
+		}
+		if to.sts && t.policy == "" {
+			t.policy = tlsrpt.STS
+		}
+	}
+}
+
+func (s *sendmail) emit(t *sendmailTry, domain string, emit func(reporting.Session)) {
+	session := reporting.Session{
+		Time: t.at, Domain: domain, MXHost: t.host.name, MXIP: t.host.ip,
+		Result: t.result, Reason: t.reason, Policy: reporting.Policy{Type: t.policy},
+	}
+	switch t.policy {
+	case tlsrpt.TLSA:
+		session.Policy.Domain = t.host.name
+	case tlsrpt.STS:
+		session.Policy.Domain = domain
+	}
+	s.stats.Sessions++
+	emit(session)
+}
+
+func (s *sendmail) add(p *sendmailProcess, t sendmailTry) {
+	if len(p.tries) >= maxTries {
+		s.stats.Dropped++
+		return
+	}
+	p.tries = append(p.tries, t)
+}
+
+func (s *sendmail) settle(slot *slot[sendmailProcess]) {
+	s.open.settle(slot, func(p *sendmailProcess) { s.stats.Dropped += uint64(len(p.tries)) })
+}
+
+// expire drops what will not be heard of again.
+func (s *sendmail) expire(now time.Time) {
+	for p := s.open.oldest(); p != nil && old(p.at, now); p = s.open.oldest() {
+		s.stats.Dropped += uint64(len(p.value.tries))
+		s.open.remove(p)
+	}
+	for r := s.recent.oldest(); r != nil && now.Sub(r.at).Abs() > sendmailCached; r = s.recent.oldest() {
+		s.recent.remove(r)
+	}
+}
+
+func (s *sendmail) Flush(func(reporting.Session)) {
+	for p := s.open.oldest(); p != nil; p = s.open.oldest() {
+		s.stats.Dropped += uint64(len(p.value.tries))
+		s.open.remove(p)
+	}
+	s.init()
+}
+
+func (s *sendmail) Stats() Stats {
+	st := s.stats
+	for p := range s.open.all {
+		if len(p.value.tries) > 0 {
+			st.Open++
+		}
+	}
+	return st
+}
