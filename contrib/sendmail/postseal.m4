@@ -48,7 +48,10 @@ FEATURE(`sts', `socket -d5 -T<TMPF> inet:'POSTSEAL_MAP_PORT`@'POSTSEAL_HOST, `NO
 dnl # Which mail goes out through postseal: what Sendmail cannot do, and what the
 dnl # milter has tagged. There must be no -T here: while postseal is down it would
 dnl # reject all recipients for good (553 Unbalanced '<'); without it they wait.
-FEATURE(`mailertable', `socket -d5 inet:'POSTSEAL_MAP_PORT`@'POSTSEAL_HOST)dnl
+dnl # If you have a mailertable already, define(`POSTSEAL_RULE_0'): then rules ask the
+dnl # map transport instead, before your table is looked at.
+ifdef(`POSTSEAL_RULE_0', `', `FEATURE(`mailertable', `socket -d5 inet:'POSTSEAL_MAP_PORT`@'POSTSEAL_HOST)dnl
+')dnl
 dnl # The milter that tags messages. F=T: mail waits at the client while it is down,
 dnl # since a message that requires TLS would go out untagged. It comes after all
 dnl # other filters, so none can change its tags: keep this include below theirs.

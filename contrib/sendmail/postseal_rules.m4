@@ -15,6 +15,19 @@ LOCAL_CONFIG
 dnl # Fills the class {cert_altnames}, which the rules below need.
 O SetCertAltnames=true
 
+ifdef(`POSTSEAL_RULE_0', `dnl
+dnl # In place of the map mailertable, which has one file only. No -T here either.
+LOCAL_CONFIG
+Ktransport socket -d5 inet:POSTSEAL_MAP_PORT@POSTSEAL_HOST
+
+LOCAL_RULE_0
+R$* < @ $+ . requiretls . invalid $* > $*	$#postseal-requiretls $@ [POSTSEAL_HOST] $: $1 < @ $2 . requiretls . invalid > $4
+R$* < @ $+ . relaxed . invalid $* > $*	$#postseal-relaxed $@ [POSTSEAL_HOST] $: $1 < @ $2 . relaxed . invalid > $4
+R$* < @ $+ > $*		$: < $(transport $2 $: $) > $1 < @ $2 > $3
+R< postseal : $+ > $*	$#postseal $@ [POSTSEAL_HOST] $: $2
+R< $* > $*		$: $2
+')dnl
+
 dnl # M: no MTA-STS with postseal itself, which verifies the MX hosts.
 LOCAL_CLT_FEATURES
 R[POSTSEAL_HOST] $*	$# M

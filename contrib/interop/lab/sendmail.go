@@ -47,7 +47,9 @@ func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
 		return nil, err
 	}
 	err = o.write(map[string]string{
-		"etc/mail/lab.mc":           sendmailConfig(o.domain),
+		"etc/mail/lab.mc":           sendmailConfig(o.domain, ""),
+		"etc/mail/table.mc":         sendmailConfig(o.domain, "define(`POSTSEAL_RULE_0')dnl\nFEATURE(`mailertable', `hash /etc/mail/mailertable')dnl\n"),
+		"etc/mail/mailertable":      byName("none-signed").domain() + "\tsmtp:[127.0.0.1]\n",
 		"etc/mail/access":           "Connect:127\tRELAY\n",
 		"etc/mail/local-host-names": o.domain + "\n" + virtualDomain + "\n",
 		"etc/mail/virtusertable":    "list@" + virtualDomain + "\t" + virtualTarget + "\n",
@@ -57,8 +59,8 @@ func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
 	}
 	err = o.prepare(ctx, `
 		rm -rf /var/spool/mqueue/*
-		for map in access virtusertable; do makemap hash /etc/mail/$map </etc/mail/$map; done
-		m4 /etc/mail/lab.mc >/etc/mail/lab.cf
+		for map in access virtusertable mailertable; do makemap hash /etc/mail/$map </etc/mail/$map; done
+		for cf in lab table; do m4 /etc/mail/$cf.mc >/etc/mail/$cf.cf; done
 		chown root:root /etc/mail /etc/mail/* /var/spool/mqueue`) // Sendmail trusts no files of others
 	if err != nil {
 		return nil, err
@@ -67,8 +69,8 @@ func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
 }
 
 // sendmailConfig is sendmail.mc: what an administrator would have, but for
-// addresses and time limits.
-func sendmailConfig(domain string) string {
+// addresses and time limits. own are lines of the site.
+func sendmailConfig(domain, own string) string {
 	return "divert(-1)\n" +
 		"include(`/usr/share/sendmail/cf/m4/cf.m4')\n" +
 		"divert(0)dnl\n" +
@@ -91,6 +93,7 @@ func sendmailConfig(domain string) string {
 		"FEATURE(`virtusertable', `hash /etc/mail/virtusertable')dnl\n" +
 		"DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=25, Addr=" + sendmailAddress + "')dnl\n" +
 		"CLIENT_OPTIONS(`Family=inet, Address=" + sendmailAddress + "')dnl\n" +
+		own +
 		"include(`/usr/share/postseal/sendmail/postseal.m4')dnl\n" +
 		"MAILER(`local')dnl\n" +
 		"MAILER(`smtp')dnl\n" +

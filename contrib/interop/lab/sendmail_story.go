@@ -35,6 +35,7 @@ func (l *lab) sendmail(ctx context.Context) error {
 	if err := l.sendmailVirtual(ctx, o); err != nil {
 		return err
 	}
+	l.sendmailTable(ctx, o)
 	l.untagged(o, "tags")
 	return l.sendmailDown(ctx, o)
 }
@@ -152,6 +153,22 @@ func (l *lab) sendmailVirtual(ctx context.Context, o *other) error {
 	good := back.status == "sent" && len(l.takenFor(virtualTarget)) == 1 && strings.Contains(string(log), "daemon=MTA-postseal")
 	l.expect(o.name+" virtual", virtualTarget+" sent from the daemon without milter", back.text, good)
 	return nil
+}
+
+// sendmailTable: beside a mailertable of the site, with rules in place of ours.
+func (l *lab) sendmailTable(ctx context.Context, o *other) {
+	for address, mailer := range map[string]string{
+		"m@" + byName("mixed").domain():                           "postseal",
+		"m@" + byName("dane").domain():                            "postseal",
+		"m@" + byName("sts").domain():                             "esmtp",
+		"m@" + byName("none-signed").domain():                     "smtp",
+		"m@" + byName("rt-dane").domain() + ".requiretls.invalid": "postseal-requiretls",
+		"m@" + byName("rt-dane").domain() + ".relaxed.invalid":    "postseal-relaxed",
+		user + "@" + o.domain:                                     "local",
+	} {
+		text, err := o.run(ctx, "/usr/sbin/sendmail", "-C/etc/mail/table.cf", "-bv", address)
+		l.expect(o.name+" own table", address+" by "+mailer, oneLine(text), err == nil && strings.Contains(text, "mailer "+mailer+","))
+	}
 }
 
 // sendmailDown: without the daemon clients are told to come again, and what is in
