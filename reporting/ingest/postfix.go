@@ -125,8 +125,8 @@ func (p *postfix) program(e *entry) program {
 // smtp reads a line of an SMTP client.
 func (p *postfix) smtp(e *entry, emit func(reporting.Session)) {
 	text := e.text
-	if rest, ok := establishedTo(text); ok {
-		p.established(e, rest)
+	if rest, trusted, ok := establishedTo(text); ok {
+		p.established(e, rest, trusted)
 		return
 	}
 	if id, rest, ok := queueID(text); ok {
@@ -150,7 +150,7 @@ func (p *postfix) smtp(e *entry, emit func(reporting.Session)) {
 }
 
 // established is a session; it is a success unless something follows.
-func (p *postfix) established(e *entry, rest []byte) {
+func (p *postfix) established(e *entry, rest []byte, trusted bool) {
 	relay, rest, ok := endpoint(rest)
 	at, okTime := p.clock.at(e.stamp)
 	if !ok || !okTime || !bytes.HasPrefix(rest, []byte(": ")) {
@@ -158,7 +158,7 @@ func (p *postfix) established(e *entry, rest []byte) {
 		return
 	}
 	process := p.open.get(e.key)
-	try := &smtpTry{kind: tryEstablished, mxHost: p.names.of(relay), at: at}
+	try := &smtpTry{kind: tryEstablished, trusted: trusted, mxHost: p.names.of(relay), at: at}
 	if process.cert.relay == try.relay {
 		try.verdict, process.cert = process.cert.verdict, pendingVerdict{}
 		if try.verdict.certain {
@@ -181,21 +181,17 @@ func (p *postfix) broken(e *entry, rest []byte) {
 	p.add(p.open.get(e.key), try)
 }
 
-// verdict keeps why a certificate was refused; whether that matters, the level decides,
-// and a later line tells.
+// verdict keeps why a certificate was refused until the session is logged, which is the
+// next thing that Postfix does; whether that matters, the level decides, and a later
+// line tells.
 func (p *postfix) verdict(e *entry, relay []byte, v verdict) {
+	at, ok := p.clock.at(e.stamp)
+	if !ok {
+		p.stats.Unparsed++
+		return
+	}
 	process := p.open.get(e.key)
-	if last := process.last(); last != nil && last.kind == tryEstablished && string(relay) == last.relay && last.verdict.result == "" && !last.failed() {
-		last.verdict = v
-		if v.certain {
-			last.fail(v)
-		}
-	} else {
-		at, ok := p.clock.at(e.stamp)
-		if !ok {
-			p.stats.Unparsed++
-			return
-		}
+	if !process.cert.verdict.certain || process.cert.relay != string(relay) {
 		process.cert = pendingVerdict{relay: string(relay), at: at, verdict: v}
 	}
 	p.settle(process)
@@ -211,11 +207,14 @@ func (p *postfix) resumed(e *entry, text []byte) {
 	}
 	switch {
 	case bytes.HasPrefix(rest, []byte(": re-using session with untrusted ")):
-		p.verdict(e, relay, verdict{result: tlsrpt.CertificateNotTrusted, reason: "untrusted in an earlier session"})
+		p.verdict(e, relay, verdict{result: tlsrpt.CertificateNotTrusted, reason: resumedReason})
 	case bytes.HasPrefix(rest, []byte(": all TLSA records unusable")):
 		p.verdict(e, relay, verdict{result: tlsrpt.TLSAInvalid, reason: "all TLSA records unusable", policy: tlsrpt.TLSA, certain: true})
 	}
 }
+
+// resumedReason is that of a session whose certificate failed in an earlier one.
+const resumedReason = "not verified in an earlier session"
 
 // warning reads what Postfix decides before it connects, and what OpenSSL said of the
 // handshake before.

@@ -273,7 +273,10 @@ func (p *postfix) unverified(e *entry, process *smtpProcess, relay []byte) {
 	if note, ok := p.proxy.take(e.host, try.relay, false, at); ok && v.result == "" {
 		v = note.verdict
 	}
-	if v.result == "" {
+	switch {
+	case try.trusted && (v.result == "" || v.reason == resumedReason):
+		v = verdict{result: tlsrpt.CertificateHostMismatch, reason: "name not matched"}
+	case v.result == "":
 		v = verdict{result: tlsrpt.ValidationFailure, reason: "certificate not verified"}
 	}
 	try.fail(v)

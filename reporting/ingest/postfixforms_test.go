@@ -268,7 +268,7 @@ func TestPostfixInterleaved(t *testing.T) {
 		}
 		return lines
 	}
-	for range 300 {
+	for range 150 {
 		a, b := files[rnd.IntN(len(files))], files[rnd.IntN(len(files))]
 		one, two := read(a, 1), read(b, 2)
 		want, _ := replayed(t, []byte(strings.Join(one, "")))

@@ -19,13 +19,16 @@ type verdict struct {
 }
 
 // establishedTo matches "Verified TLS connection established to ", with Trusted,
-// Untrusted or Anonymous instead. The word is not stable over versions and is not used.
-func establishedTo(text []byte) (rest []byte, ok bool) {
+// Untrusted or Anonymous instead. The word says nothing at may and encrypt, and is not
+// stable over versions: a certificate of another host is "Trusted" up to 3.5 and since
+// 3.10. But where it is, no other fault can be.
+func establishedTo(text []byte) (rest []byte, trusted, ok bool) {
 	if len(text) == 0 || text[0] < 'A' || text[0] > 'Z' {
-		return nil, false
+		return nil, false, false
 	}
 	i := bytes.IndexByte(text[:min(len(text), len("Anonymous "))], ' ')
-	return bytes.CutPrefix(text[i+1:], []byte("TLS connection established to "))
+	rest, ok = bytes.CutPrefix(text[i+1:], []byte("TLS connection established to "))
+	return rest, ok && string(text[:i]) == "Trusted", ok
 }
 
 // queueID matches "1FA629C04DA: ", hexadecimal digits, and "4jXF2t728Vz1V45J: ", which

@@ -43,6 +43,7 @@ type mxHost struct {
 // smtpTry is one session, or what stands for one, that waits for its domain.
 type smtpTry struct {
 	kind     tryKind
+	trusted  bool // the chain of certificates was good
 	reported bool // a TLSRPT line was joined
 	at       time.Time
 	mxHost

@@ -70,7 +70,6 @@ type stateWriter struct{ b []byte }
 
 func (w *stateWriter) uint(n uint64) { w.b = binary.AppendUvarint(w.b, n) }
 func (w *stateWriter) text(s string) { w.uint(uint64(len(s))); w.b = append(w.b, s...) }
-func (w *stateWriter) hash(n uint64) { w.b = binary.LittleEndian.AppendUint64(w.b, n) }
 func (w *stateWriter) time(t time.Time) {
 	if t.IsZero() {
 		w.uint(0)
@@ -107,7 +106,7 @@ func (w *stateWriter) note(n *proxyNote) {
 
 func (w *stateWriter) try(t *smtpTry) {
 	w.b = append(w.b, byte(t.kind))
-	w.flags(t.reported)
+	w.flags(t.reported, t.trusted)
 	w.time(t.at)
 	for _, s := range []string{t.relay, t.host, t.domain, string(t.policy), t.policyDomain, string(t.result), t.reason, t.owner} {
 		w.text(s)
@@ -192,10 +191,14 @@ func (r *stateReader) time() time.Time {
 	return time.Unix(int64(sec)-1, int64(nanos)).UTC()
 }
 
-func (r *stateReader) flag() bool {
-	b := r.next(1)
-	return b != nil && b[0]&1 != 0
+func (r *stateReader) flags() byte {
+	if b := r.next(1); b != nil {
+		return b[0]
+	}
+	return 0
 }
+
+func (r *stateReader) flag() bool { return r.flags()&1 != 0 }
 
 func (r *stateReader) verdict() verdict {
 	return verdict{
@@ -213,7 +216,8 @@ func (r *stateReader) try() smtpTry {
 	if b := r.next(1); b != nil {
 		t.kind = tryKind(b[0])
 	}
-	t.reported = r.flag()
+	flags := r.flags()
+	t.reported, t.trusted = flags&1 != 0, flags&2 != 0
 	t.at = r.time()
 	t.relay, t.host, t.domain = r.text(), r.text(), r.text()
 	t.policy, t.policyDomain = tlsrpt.PolicyType(r.text()), r.text()
