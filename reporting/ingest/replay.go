@@ -19,34 +19,37 @@ const replayBuffer = 256 << 10
 // another file may go on where this one ends.
 func Replay(from io.Reader, to Reader, emit func(reporting.Session)) error {
 	buf := make([]byte, replayBuffer)
-	start, end := 0, 0
-	skipping := false // the rest of a line that was too long
+	start, seen, end := 0, 0, 0 // of the line; up to where it has no end; of what was read
+	skipping := false           // the rest of a line that was too long
 	for {
 		for {
-			i := bytes.IndexByte(buf[start:end], '\n')
+			i := bytes.IndexByte(buf[seen:end], '\n')
 			if i < 0 {
 				break
 			}
 			if !skipping {
-				to.Line(buf[start:start+i], emit)
+				to.Line(buf[start:seen+i], emit)
 			}
 			skipping = false
-			start += i + 1
+			start, seen = seen+i+1, seen+i+1
+		}
+		if !skipping && end-start > MaxLine {
+			to.Line(buf[start:end], emit)
+			skipping = true
 		}
 		if skipping {
 			start = end
-		} else if end-start > MaxLine {
-			to.Line(buf[start:end], emit)
-			start, skipping = end, true
 		}
-		end = copy(buf, buf[start:end])
-		start = 0
+		if len(buf)-end <= MaxLine {
+			start, end = 0, copy(buf, buf[start:end])
+		}
+		seen = end
 		n, err := from.Read(buf[end:])
 		end += n
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
-			return replayTail(buf[:end], skipping, to, emit)
+			return replayTail(buf[start:end], skipping, to, emit)
 		default:
 			return fmt.Errorf("read log: %w", err)
 		}
