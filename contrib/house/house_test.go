@@ -50,8 +50,8 @@ var arrows = map[string][]string{
 	"contrib/bench":           {},
 	"contrib/house":           {},
 	"contrib/conformance":     {},
-	// Counts what a killed daemon has left in its ledger.
-	"contrib/interop/lab":      {"cache/boltdb", "policy/delivery/ledger"},
+	// Counts what a killed daemon has left in its ledger, and knows the route suffixes.
+	"contrib/interop/lab":      {"cache/boltdb", "policy/delivery/ledger", "policy/requiretls"},
 	"policy/dnssec/dnstest":    {"policy/dnssec"},
 	"policy/mtasts/ststest":    {"policy/dnssec", "policy/mtasts"},
 	"policy/smtpclient/mxtest": {"policy/dane", "policy/dnssec", "policy/smtpclient"},
