@@ -89,6 +89,10 @@ var eximChapters = []chapter{
 		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal_lmtp_relaxed", wire: encrypted},
 		{local: user, status: "sent", via: "mail_spool"},
 	}},
+	// More than one field is malformed, and changes nothing (RFC 8689 §3).
+	{name: "twice", mail: mail{headers: []string{waiving, waiving}}, fates: []fate{
+		{local: "m", scenario: "sts-nostarttls", status: "deferred", via: viaSTS},
+	}},
 	{name: "both", mail: mail{headers: []string{waiving, asking}}, fates: []fate{
 		{local: "m", scenario: "rt-dane", status: "sent", via: viaRT, wire: required},
 		{local: "m", scenario: "rt-plaintext", status: "bounced", via: viaRT, log: "5[0-9]{2} 5.7."},

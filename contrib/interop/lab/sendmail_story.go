@@ -91,6 +91,10 @@ var sendmailChapters = []chapter{
 		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-relaxed", wire: encrypted},
 		{local: user, status: "sent", via: "local"},
 	}},
+	// More than one field is malformed, and changes nothing (RFC 8689 §3).
+	{name: "twice", mail: mail{headers: []string{waiving, waiving}}, fates: []fate{
+		{local: "m", scenario: "sts-nostarttls", status: "deferred", via: "esmtp", log: "403 4.7.0"},
+	}},
 	{name: "both", mail: mail{headers: []string{waiving, asking}}, fates: []fate{
 		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-requiretls", wire: required},
 		{local: "m", scenario: "rt-plaintext", status: "bounced", via: "postseal-requiretls", log: "5[0-9]{2} 5.7."},
@@ -137,21 +141,22 @@ func (l *lab) sendmailVirtual(ctx context.Context, o *other) error {
 	if err := (mail{from: user + "@" + o.domain, to: []string{list}, headers: []string{asking}}).submit(o.address); err != nil {
 		return err
 	}
-	out, err := o.after(ctx, list, 0)
-	if err != nil {
-		return err
-	}
-	l.expect(o.name+" virtual", list+" sent by postseal-requiretls", out.text, out.status == "sent" && out.via == "postseal-requiretls")
 	back, err := o.after(ctx, list, 1)
 	if err != nil {
 		return err
 	}
+	all, err := o.attempts(list)
+	if err != nil {
+		return err
+	}
+	out := all[0]
+	l.expect(o.name+" virtual", list+" sent by postseal-requiretls", oneLine(out.text), out.status == "sent" && out.via == "postseal-requiretls")
 	log, err := os.ReadFile(o.mainlog)
 	if err != nil {
 		return err
 	}
 	good := back.status == "sent" && len(l.takenFor(virtualTarget)) == 1 && strings.Contains(string(log), "daemon=MTA-postseal")
-	l.expect(o.name+" virtual", virtualTarget+" sent from the daemon without milter", back.text, good)
+	l.expect(o.name+" virtual", virtualTarget+" sent from the daemon without milter", oneLine(back.text), good)
 	return nil
 }
 
