@@ -316,5 +316,9 @@ func (d *daemon) drain(drained <-chan error, stopLookups func()) error {
 }
 
 func (d *daemon) control() *control.Server {
-	return &control.Server{Engine: d.engine, Answers: d.socketmap, Rules: d.rules, Status: d.status, Reload: d.askReload, Log: d.log}
+	s := &control.Server{Engine: d.engine, Answers: d.socketmap, Rules: d.rules, Probe: d.probe, Status: d.status, Reload: d.askReload, Log: d.log}
+	if r := d.recording; r != nil {
+		s.Recorded = &control.Recorded{Store: r.store, Recorder: r.recorder, Closed: r.closing.Closed}
+	}
+	return s
 }

@@ -41,7 +41,7 @@ func (d *daemon) policyAt(s *reporting.Session) (reporting.Policy, bool) {
 // not compare MX names with a policy, nor verify certificates. What has failed
 // anyway has failed.
 func (d *daemon) judge(s *reporting.Session, from reporting.Source) {
-	if s.Policy.Type != tlsrpt.STS || from == fromDelivery || from == fromPolicy || !testing(s.Policy) || s.Failed() {
+	if s.Policy.Type != tlsrpt.STS || from == fromDelivery || from == fromPolicy || !inTesting(s.Policy) || s.Failed() {
 		return
 	}
 	published := mtasts.Policy{Mode: mtasts.Testing, MX: s.Policy.MX}
@@ -63,7 +63,7 @@ func (d *daemon) judge(s *reporting.Session, from reporting.Source) {
 	}
 }
 
-func testing(p reporting.Policy) bool {
+func inTesting(p reporting.Policy) bool {
 	return slices.ContainsFunc(p.Strings, func(line string) bool {
 		key, value, _ := strings.Cut(line, ":")
 		return strings.TrimSpace(key) == "mode" && strings.TrimSpace(value) == mtasts.Testing.String()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"postseal/cache/boltdb"
 	"postseal/cmd/postseal/internal/config"
+	"postseal/policy"
 	"postseal/policy/probe"
 	"postseal/policy/smtpclient"
 	"postseal/reporting"
@@ -113,17 +115,38 @@ func (d *daemon) follower(r *recording, l config.MailLog) (*ingest.Follower, err
 
 // buildProber makes the prober, unless this machine has no name to greet with.
 func (d *daemon) buildProber(r *recording) {
-	hostname, err := d.config.Hostname()
+	p, err := Prober(d.config, d.engine, d.log)
 	if err != nil {
 		d.log.Warn("hosts of domains in mode testing are not probed", keyErr, err)
 		return
 	}
-	roots, err := d.config.DeliveryRoots()
-	if err != nil { // checked before
-		return
+	r.prober = p
+}
+
+// Prober is the one that a configuration asks for.
+func Prober(c *config.Config, resolver probe.Resolver, log *slog.Logger) (*probe.Prober, error) {
+	hostname, err := c.Hostname()
+	if err != nil {
+		return nil, err
 	}
-	r.prober = &probe.Prober{Resolver: d.engine, Port: uint16(d.config.Delivery.Port), AllowPrivate: d.config.Delivery.AllowPrivateAddresses, Log: d.log,
-		Client: &smtpclient.Client{Hostname: hostname, Roots: roots, Limits: probe.Limits(), Log: d.log}}
+	roots, err := c.DeliveryRoots()
+	if err != nil {
+		return nil, fmt.Errorf("delivery.ca_file: %w", err)
+	}
+	return &probe.Prober{Resolver: resolver, Port: uint16(c.Delivery.Port), AllowPrivate: c.Delivery.AllowPrivateAddresses, Log: log,
+		Client: &smtpclient.Client{Hostname: hostname, Roots: roots, Limits: probe.Limits(), Log: log}}, nil
+}
+
+// probe asks the hosts of a destination for a person.
+func (d *daemon) probe(ctx context.Context, dest policy.Destination) ([]probe.Answer, error) {
+	if d.recording != nil && d.recording.prober != nil {
+		return d.recording.prober.Ask(ctx, dest), nil
+	}
+	p, err := Prober(d.config, d.engine, d.log)
+	if err != nil {
+		return nil, err
+	}
+	return p.Ask(ctx, dest), nil
 }
 
 // openDatagrams opens the socket of libtlsrpt.

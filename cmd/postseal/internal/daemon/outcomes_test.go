@@ -1,0 +1,222 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"postseal/policy"
+	"postseal/policy/dane"
+	"postseal/policy/delivery"
+	"postseal/policy/dnssec"
+	"postseal/policy/dnssec/dnstest"
+	"postseal/policy/mtasts"
+	"postseal/policy/mtasts/ststest"
+	"postseal/policy/probe"
+	"postseal/policy/smtpclient"
+	"postseal/policy/smtpclient/mxtest"
+	"postseal/reporting"
+	"postseal/reporting/tlsrpt"
+)
+
+// tally is a store that counts by what matters to a reader of reports.
+type tally struct {
+	mu     sync.Mutex
+	counts map[string]uint64
+}
+
+func (c *tally) Write(b reporting.Batch) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.counts == nil {
+		c.counts = map[string]uint64{}
+	}
+	for _, counts := range b.Counts {
+		for k, n := range counts {
+			p := b.Policies[k.Policy]
+			what := string(k.Result)
+			if what == "" {
+				what = "success"
+			}
+			c.counts[fmt.Sprintf("%s %s %s %s", k.Domain, p.Type, k.Standing, what)] += n
+		}
+	}
+	return nil
+}
+
+func (c *tally) Mark(string) ([]byte, error) { return nil, nil }
+
+func (c *tally) of(what string) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.counts[what]
+}
+
+// site is the part of a daemon that records, with an Internet of its own: a domain
+// with a policy in mode testing and one MX host.
+type site struct {
+	*daemon
+	*tally
+	t  *testing.T
+	mx *mxtest.Host
+
+	mu    sync.Mutex
+	ahead time.Duration
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{t: t, tally: &tally{}}
+	web, network := ststest.New(t), mxtest.New(t)
+	s.mx = network.Host("mx.testing.test", "127.0.81.1")
+	web.Set("testing.test", "version: STSv1\nmode: testing\nmx: mx.testing.test\nmax_age: 86400\n")
+	client := dnstest.New(t, fmt.Sprintf(`
+testing.test. MX 10 mx.testing.test.
+mx.testing.test. A 127.0.81.1
+_mta-sts.testing.test. TXT "v=STSv1; id=1;"
+mta-sts.testing.test. A %s
+`, web.IP)).Client()
+	client.TryTimeout, client.Timeout = time.Second, 3*time.Second
+	engine := &policy.Engine{DNS: client, Fetch: &mtasts.Fetcher{DNS: client, Roots: web.Roots, AllowPrivate: true, Port: web.Port}, Now: s.now}
+	prober := &probe.Prober{Resolver: engine, Port: network.Port, AllowPrivate: true, Now: s.now,
+		Client: &smtpclient.Client{Hostname: "probe.test", Roots: network.Roots, Limits: probe.Limits()}}
+	s.daemon = &daemon{engine: engine, recording: &recording{prober: prober}}
+	s.recording.recorder = &reporting.Recorder{Store: s.tally, PolicyAt: s.policyAt, Judge: s.judge, Interval: time.Millisecond}
+	for _, run := range []func(context.Context) error{engine.Run, prober.Run, s.recording.recorder.Run} {
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- run(ctx) }()
+		t.Cleanup(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	engine.Decide(t.Context(), policy.Destination{Domain: "testing.test", Port: 25}) // as the mail server asks
+	return s
+}
+
+func (s *site) now() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Now().Add(s.ahead)
+}
+
+func (s *site) advance(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ahead += d
+}
+
+// sessions are those of a mail server that was told nothing.
+func (s *site) sessions(n int, host string) {
+	s.t.Helper()
+	list := make([]reporting.Session, n)
+	for i := range list {
+		list[i] = reporting.Session{Time: s.now(), Domain: "testing.test", MXHost: host, MXIP: netip.MustParseAddr("127.0.81.1")}
+	}
+	if err := s.recording.recorder.Commit(s.t.Context(), list, "postfix", nil); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// probed waits for a verdict newer than since.
+func (s *site) probed(since time.Time) {
+	s.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if v, ok := s.recording.prober.Verdict("mx.testing.test", s.now()); ok && v.At.After(since) {
+			return
+		}
+	}
+	s.t.Fatal("no probe")
+}
+
+// A mail server does not verify where nothing is demanded. What is counted of a
+// domain in mode testing rests on the probe of its MX host, at most a day old: nothing
+// before the first one, then what that has shown, a certificate that breaks meanwhile
+// from the next one on.
+func TestTestingMode(t *testing.T) {
+	s := newSite(t)
+	want := func(what string, n uint64) {
+		t.Helper()
+		if got := s.of("testing.test sts " + what); got != n {
+			t.Errorf("%s: %d, want %d", what, got, n)
+		}
+	}
+	start := s.now()
+	s.sessions(20, "mx.testing.test") // these ask for the probe
+	want("unverified success", 20)
+	s.probed(start)
+	s.sessions(30, "mx.testing.test")
+	want("reported success", 30)
+
+	s.mx.Set(mxtest.Config{Certificate: "expired"})
+	s.sessions(10, "mx.testing.test") // a probe a day, no more
+	want("reported success", 40)
+	s.advance(25 * time.Hour)
+	next := s.now()
+	s.engine.Decide(t.Context(), policy.Destination{Domain: "testing.test", Port: 25})
+	s.sessions(1, "mx.testing.test")
+	want("unverified success", 21)
+	s.probed(next)
+	s.sessions(39, "mx.testing.test")
+	want("reported certificate-expired", 39)
+
+	t.Run("RPT-028 violations of mode testing are failures", func(t *testing.T) {
+		want("reported certificate-expired", 39)
+	})
+	t.Run("an MX host outside the policy is judged without contact", func(t *testing.T) {
+		s.sessions(5, "rogue.testing.test")
+		want("reported validation-failure", 5)
+	})
+	t.Run("without probes nothing is said", func(t *testing.T) {
+		s.recording.prober = nil
+		s.sessions(7, "mx.testing.test")
+		want("unverified success", 28)
+	})
+}
+
+func TestPolicyOfSession(t *testing.T) {
+	s := newSite(t)
+	p, ok := s.policyAt(&reporting.Session{Domain: "testing.test", MXHost: "mx.testing.test", Time: s.now()})
+	if !ok || p.Type != tlsrpt.STS || p.Domain != "testing.test" || len(p.Strings) != 4 || len(p.MX) != 1 {
+		t.Errorf("%+v, %t", p, ok)
+	}
+	if p, ok := s.policyAt(&reporting.Session{Domain: "testing.test", Time: s.now().Add(-time.Hour)}); ok {
+		t.Errorf("before the first answer: %+v", p)
+	}
+	if p, ok := s.policyAt(&reporting.Session{Domain: "never.test", Time: s.now()}); ok {
+		t.Errorf("a domain that nobody has asked for: %+v", p)
+	}
+}
+
+func TestDeliverySessions(t *testing.T) {
+	s := newSite(t)
+	host := &dane.Host{Name: "mx.both.test", Base: "mx.both.test", State: dane.Usable, TLSA: []dnssec.TLSA{{Usage: 3, Selector: 1, MatchingType: 1, Data: []byte{0xab}}}}
+	o := delivery.Outcome{Time: s.now(), Domain: "both.test", MX: "mx.both.test", Host: host,
+		Decision: &policy.Decision{STS: &mtasts.Policy{Mode: mtasts.Enforce, MX: []string{"mx.both.test"}, Text: "version: STSv1\nmode: enforce\n"}},
+		Judgements: []delivery.Judgement{
+			{Policy: delivery.PolicyTLSA},
+			{Policy: delivery.PolicySTS, Result: "certificate-not-trusted", Reason: "unknown authority"},
+		}}
+	s.recordDelivery(o)
+	o.Relaxed = true
+	s.recordDelivery(o)
+	if err := s.recording.recorder.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for what, n := range map[string]uint64{"both.test tlsa reported success": 1, "both.test sts reported certificate-not-trusted": 1} {
+		if got := s.of(what); got != n {
+			t.Errorf("%s: %d, want %d", what, got, n)
+		}
+	}
+	t.Run("RT-067 what was relaxed is not counted", func(t *testing.T) {
+		if got := s.of("both.test tlsa reported success"); got != 1 {
+			t.Errorf("%d", got)
+		}
+	})
+}
