@@ -102,6 +102,12 @@ func TestDatagramForms(t *testing.T) {
 			t.Errorf("got %+v", sessions)
 		}
 	})
+	t.Run("RPT-090 one final result for a connection, whatever the number of details", func(t *testing.T) {
+		got := one(t, `{"d":"a.example","policies":[{"policy-type":2,"failure-details":[{"c":204},{"c":202},{"c":201}],"t":3,"f":1}]}`)
+		if got.Result != tlsrpt.CertificateExpired {
+			t.Errorf("got %+v", got)
+		}
+	})
 	t.Run("a bad policy does not take the good one along", func(t *testing.T) {
 		sessions, err := ingest.ParseDatagram([]byte(`{"d":"a.example","policies":[7,{"policy-type":9,"f":0},{"policy-type":9}]}`))
 		if err == nil || len(sessions) != 1 {
@@ -260,6 +266,9 @@ func FuzzDatagram(f *testing.F) {
 		}
 		for _, s := range sessions {
 			checkSession(t, s)
+			if !occurs(s.Domain, string(datagram)) && !bytes.Contains(datagram, []byte(`\`)) {
+				t.Errorf("domain %q is not in the input", s.Domain)
+			}
 		}
 	})
 }

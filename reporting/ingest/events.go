@@ -53,7 +53,7 @@ type Events struct {
 	Now   func() time.Time // nil: time.Now
 
 	// Skip names transports whose deliveries are not counted; nil: those of
-	// contrib/exim that lead to postseal itself.
+	// contrib/exim that lead to postseal itself, and Debian's to a smart host.
 	Skip []string
 
 	mu    sync.Mutex
@@ -70,7 +70,9 @@ type EventStats struct {
 	Open      int    // connections that wait for more
 }
 
-var ownTransports = []string{"postseal_lmtp", "postseal_lmtp_requiretls", "postseal_lmtp_relaxed"}
+// notCounted are the transports of contrib/exim that lead to postseal itself, and that of
+// Debian's to a smart host, which is not the recipient's MX host.
+var notCounted = []string{"postseal_lmtp", "postseal_lmtp_requiretls", "postseal_lmtp_relaxed", "remote_smtp_smarthost"}
 
 // ended is a session that lacks its final touch, which needs no lock.
 type ended struct {
@@ -133,7 +135,7 @@ func (e *Events) skipped(ev *event, now time.Time) bool {
 	key := ev.message + " " + ev.domain
 	skip := e.Skip
 	if skip == nil {
-		skip = ownTransports
+		skip = notCounted
 	}
 	switch {
 	case ev.transport == "":

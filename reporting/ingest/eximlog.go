@@ -33,16 +33,18 @@ type exim struct {
 	skip  []string
 	clock clock
 	stats Stats
-	open  eximTable
+	open  table[eximMessage]
 	buf   [48]byte
 }
 
 func newExim(o Options) *exim {
 	x := &exim{clock: clock{location: o.Location, now: o.Now}}
-	x.skip = append(append(x.skip, o.Relaxed...), ownTransports...)
-	x.open.init()
+	x.skip = append(append(x.skip, o.Relaxed...), notCounted...)
+	x.init()
 	return x
 }
+
+func (x *exim) init() { x.open.init(maxMessages, maxMessageBytes, (*eximMessage).weight) }
 
 func (x *exim) Line(line []byte, emit func(reporting.Session)) {
 	x.stats.Lines++
@@ -59,7 +61,7 @@ func (x *exim) Line(line []byte, emit func(reporting.Session)) {
 		x.stats.Unparsed++
 		return
 	}
-	x.message(string(id), text, at, emit)
+	x.message(id, text, at, emit)
 	x.expire(at, emit)
 }
 
@@ -104,7 +106,7 @@ func eximMatters(text []byte) bool {
 }
 
 // message reads one line of a message.
-func (x *exim) message(id string, text []byte, at time.Time, emit func(reporting.Session)) {
+func (x *exim) message(id, text []byte, at time.Time, emit func(reporting.Session)) {
 	r, ok, bad := readEximRecipient(text)
 	if bad {
 		x.stats.Unparsed++
@@ -122,19 +124,19 @@ func (x *exim) message(id string, text []byte, at time.Time, emit func(reporting
 	}
 	if ip, detail, ok := eximVerifyError(text); ok {
 		m := x.open.get(id, at)
-		m.note(ip, detail, at)
+		m.value.note(ip, detail, at)
 		x.bound(m)
 		return
 	}
 	if t, ok := x.attempt(id, text, at); ok {
 		m := x.open.get(id, at)
-		m.add(t)
+		m.value.add(t)
 		x.bound(m)
 	}
 }
 
 // attempt reads a line about a host that failed, without a recipient.
-func (x *exim) attempt(id string, text []byte, at time.Time) (t eximTry, ok bool) {
+func (x *exim) attempt(id, text []byte, at time.Time) (t eximTry, ok bool) {
 	t.at = at
 	if h, why, ok := eximUnencrypted(text); ok {
 		t.host, t.result, t.reason = h, tlsrpt.ValidationFailure, why
@@ -143,6 +145,9 @@ func (x *exim) attempt(id string, text []byte, at time.Time) (t eximTry, ok bool
 	if h, why, ok := eximDANE(text); ok {
 		t.host, t.dane = h, true
 		t.result, t.reason = eximHandshake(why, x.detail(id, h.ip, at))
+		if t.result == tlsrpt.ValidationFailure && verificationFailed(why) {
+			t.result = tlsrpt.CertificateNotTrusted // OpenSSL builds say no more
+		}
 		return t, true
 	}
 	rest, ok := bytes.CutPrefix(text, []byte("H="))
@@ -161,18 +166,18 @@ func (x *exim) attempt(id string, text []byte, at time.Time) (t eximTry, ok bool
 	return t, ok
 }
 
-func (x *exim) detail(id string, ip netip.Addr, at time.Time) string {
+func (x *exim) detail(id []byte, ip netip.Addr, at time.Time) string {
 	if m := x.open.find(id); m != nil {
-		return m.detail(ip, at)
+		return m.value.detail(ip, at)
 	}
 	return ""
 }
 
 // recipient reads a line that names a domain.
-func (x *exim) recipient(id string, r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+func (x *exim) recipient(id []byte, r *eximRecipient, at time.Time, emit func(reporting.Session)) {
 	if slices.Contains(x.skip, r.transport) {
 		if m := x.open.find(id); m != nil {
-			m.take(&r.host) // tried on behalf of this recipient, and not to be counted
+			m.value.take(&r.host) // tried on behalf of this recipient, and not to be counted
 			x.bound(m)
 		}
 		return
@@ -183,7 +188,7 @@ func (x *exim) recipient(id string, r *eximRecipient, at time.Time, emit func(re
 	if outside(r) {
 		m := x.open.get(id, at)
 		t := eximTry{at: at, result: tlsrpt.ValidationFailure, reason: "mx-not-in-policy", sts: true}
-		if m.count(eximConnection{domain: r.domain, at: at}) {
+		if m.value.count(eximConnection{domain: r.domain, at: at}) {
 			x.emit(t, r.domain, emit)
 		}
 		x.bound(m)
@@ -193,9 +198,9 @@ func (x *exim) recipient(id string, r *eximRecipient, at time.Time, emit func(re
 		return // a pipe, or routing failed
 	}
 	m := x.open.get(id, at)
-	m.candidate(r.domain)
+	m.value.candidate(r.domain)
 	if r.hasHost {
-		x.connection(m, r, at, emit)
+		x.connection(&m.value, r, at, emit)
 	}
 	x.bound(m)
 }
@@ -257,10 +262,10 @@ func (x *exim) emit(t eximTry, domain string, emit func(reporting.Session)) {
 
 // settle ends a message: what has not found its recipient belongs to the only domain
 // that the message went to, if it is only one.
-func (x *exim) settle(m *eximMessage, emit func(reporting.Session)) {
-	for _, t := range m.tries {
-		if len(m.domains) == 1 {
-			x.emit(t, m.domains[0], emit)
+func (x *exim) settle(m *slot[eximMessage], emit func(reporting.Session)) {
+	for _, t := range m.value.tries {
+		if len(m.value.domains) == 1 {
+			x.emit(t, m.value.domains[0], emit)
 		} else {
 			x.stats.Dropped++
 		}
@@ -276,11 +281,8 @@ func (x *exim) expire(now time.Time, emit func(reporting.Session)) {
 }
 
 // bound keeps the table within its bounds.
-func (x *exim) bound(m *eximMessage) {
-	for evicted := x.open.update(m); evicted != nil; evicted = x.open.update(nil) {
-		x.stats.Dropped += uint64(len(evicted.tries))
-		x.open.remove(evicted)
-	}
+func (x *exim) bound(m *slot[eximMessage]) {
+	x.open.settle(m, func(evicted *eximMessage) { x.stats.Dropped += uint64(len(evicted.tries)) })
 }
 
 func (x *exim) Flush(emit func(reporting.Session)) {
@@ -291,6 +293,10 @@ func (x *exim) Flush(emit func(reporting.Session)) {
 
 func (x *exim) Stats() Stats {
 	s := x.stats
-	s.Open = x.open.waiting()
+	for m := range x.open.all {
+		if len(m.value.tries) > 0 {
+			s.Open++
+		}
+	}
 	return s
 }

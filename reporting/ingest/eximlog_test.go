@@ -196,7 +196,8 @@ func TestEximForms(t *testing.T) {
 			id16 + "== u@a.example " + via + "defer (110): Connection timed out " + mx + "DT=6s: SMTP timeout after initial connection",
 			id16 + "== u@a.example " + via + "defer (-53): retry time not reached for any host for 'a.example'",
 		}, nil},
-		{"our own ways out are not counted", []string{
+		{"our own ways out, and a smart host, are not counted", []string{
+			id16 + strings.Replace(sent, "T=postseal_smtp", "T=remote_smtp_smarthost", 1),
 			id16 + strings.Replace(sent, "T=postseal_smtp", "T=postseal_lmtp_relaxed", 1),
 			id16 + "TLS session: (gnutls_handshake): Handshake failed: delivering unencrypted to H=mx.a.example [192.0.2.1] (not in hosts_require_tls)",
 			id16 + "=> u@a.example R=r T=postseal-relaxed " + mx + `C="250 ok"`,
@@ -290,6 +291,16 @@ func TestEximFailures(t *testing.T) {
 			id16 + "DANE attempt failed; TLS connection to mx.a.example [192.0.2.1]: (certificate verification failed): Verification failed. The certificate differs. ",
 			id16 + gaveUp + "(certificate verification failed): Verification failed. The certificate differs. ",
 		}, []string{bad[:len(bad)-1] + " tlsa:mx.a.example certificate-not-trusted ((certificate verification failed): Verification failed. The certificate differs.)"}},
+		{"RPT-044 the same with OpenSSL, which says less, and more", []string{
+			id16 + "DANE attempt failed; TLS connection to mx.a.example [192.0.2.1]: (SSL_connect): error:0A000086:SSL routines::certificate verify failed",
+			id16 + gaveUp + "(SSL_connect): error:0A000086:SSL routines::certificate verify failed",
+			id23 + "[192.0.2.1] SSL verify error: depth=0 error=no matching DANE TLSA records cert=/CN=mx.a.example",
+			id23 + "DANE attempt failed; TLS connection to mx.a.example [192.0.2.1]: (SSL_connect): error:0A000086:SSL routines::certificate verify failed",
+			id23 + gaveUp + "(SSL_connect): error:0A000086:SSL routines::certificate verify failed",
+		}, []string{
+			bad[:len(bad)-1] + " tlsa:mx.a.example certificate-not-trusted ((SSL_connect): error:0A000086:SSL routines::certificate verify failed)",
+			bad[:len(bad)-1] + " tlsa:mx.a.example certificate-not-trusted (no matching DANE TLSA records)",
+		}},
 		{"RPT-041 DANE-TA, another name", []string{
 			id16 + "DANE attempt failed; TLS connection to mx.a.example [192.0.2.1]: (certificate verification failed)",
 			id16 + gaveUp + "(certificate verification failed)",
@@ -396,4 +407,27 @@ func fuzzLog(t *testing.T, format string, log []byte) {
 			t.Errorf("domain %q is not in the input", s.Domain)
 		}
 	}
+}
+
+func benchmarkLog(b *testing.B, format, file string) {
+	log, err := os.ReadFile(file)
+	if err != nil {
+		b.Fatal(err)
+	}
+	lines := bytes.Split(log, []byte("\n"))
+	r := newReader(b, format)
+	b.SetBytes(int64(len(log)))
+	for b.Loop() {
+		for _, line := range lines {
+			r.Line(line, func(reporting.Session) {})
+		}
+	}
+}
+
+func BenchmarkEximLog(b *testing.B) {
+	benchmarkLog(b, "exim", "testdata/exim-4.96/opportunistic.log")
+}
+
+func BenchmarkSendmailLog(b *testing.B) {
+	benchmarkLog(b, "sendmail", "testdata/sendmail-8.17.1.9/opportunistic-loglevel12.log")
 }

@@ -53,14 +53,10 @@ type eximNote struct {
 
 // eximMessage is what has been logged of a message under way.
 type eximMessage struct {
-	id           string
-	at           time.Time // of the last line
-	tries        []eximTry
-	domains      []string // that were tried since
-	counted      []eximConnection
-	notes        []eximNote
-	size         int
-	newer, older *eximMessage
+	tries   []eximTry
+	domains []string // that were tried since
+	counted []eximConnection
+	notes   []eximNote
 }
 
 func (m *eximMessage) add(t eximTry) {
@@ -144,7 +140,10 @@ func (m *eximMessage) count(c eximConnection) bool {
 
 // weight is about how many bytes a message holds.
 func (m *eximMessage) weight() int {
-	n := 200 + len(m.id) + 180*len(m.tries) + 100*len(m.counted) + 80*len(m.notes)
+	if len(m.tries)+len(m.counted)+len(m.notes) == 0 {
+		return 0
+	}
+	n := 200 + 180*len(m.tries) + 100*len(m.counted) + 80*len(m.notes)
 	for i := range m.tries {
 		n += len(m.tries[i].host.name) + len(m.tries[i].reason)
 	}
@@ -160,92 +159,17 @@ func (m *eximMessage) weight() int {
 	return n
 }
 
-// eximTable holds the messages by id and by age.
-type eximTable struct {
-	byID  map[string]*eximMessage
-	ends  eximMessage // a ring: newer is the oldest, older the newest
-	bytes int
-}
-
-func (t *eximTable) init() {
-	t.byID = map[string]*eximMessage{}
-	t.ends.newer, t.ends.older = &t.ends, &t.ends
-	t.bytes = 0
-}
-
-func (t *eximTable) find(id string) *eximMessage { return t.byID[id] }
-
-// get returns a message, which is the youngest now.
-func (t *eximTable) get(id string, at time.Time) *eximMessage {
-	m := t.byID[id]
-	if m == nil {
-		m = &eximMessage{id: id}
-		t.byID[id] = m
-	} else {
-		t.unlink(m)
-	}
-	m.at = at
-	t.link(m)
-	return m
-}
-
-func (t *eximTable) link(m *eximMessage) {
-	m.older, m.newer = t.ends.older, &t.ends
-	m.older.newer, t.ends.older = m, m
-}
-
-func (t *eximTable) unlink(m *eximMessage) {
-	m.older.newer, m.newer.older = m.newer, m.older
-}
-
-func (t *eximTable) oldest() *eximMessage {
-	if t.ends.newer == &t.ends {
-		return nil
-	}
-	return t.ends.newer
-}
-
-func (t *eximTable) remove(m *eximMessage) {
-	t.unlink(m)
-	delete(t.byID, m.id)
-	t.bytes -= m.size
-}
-
-// update accounts for m, and returns what must go.
-func (t *eximTable) update(m *eximMessage) (evicted *eximMessage) {
-	if m != nil {
-		if len(m.tries)+len(m.counted)+len(m.notes) == 0 {
-			t.remove(m)
-			return nil
-		}
-		w := m.weight()
-		t.bytes += w - m.size
-		m.size = w
-	}
-	if t.bytes > maxMessageBytes || len(t.byID) > maxMessages {
-		return t.oldest()
-	}
-	return nil
-}
-
-func (t *eximTable) waiting() (n int) {
-	for m := t.ends.newer; m != &t.ends; m = m.newer {
-		if len(m.tries) > 0 {
-			n++
-		}
-	}
-	return n
-}
-
 // eximStateVersion names the layout below, and no other reader's.
 const eximStateVersion = 0x41
 
 func (x *exim) AppendState(dst []byte) []byte {
 	start := len(dst)
 	w := stateWriter{append(dst, eximStateVersion)}
-	w.uint(uint64(len(x.open.byID)))
-	for m := x.open.ends.newer; m != &x.open.ends; m = m.newer {
-		w.eximMessage(m)
+	w.uint(uint64(len(x.open.byKey)))
+	for m := range x.open.all {
+		w.text(m.key)
+		w.time(m.at)
+		w.eximMessage(&m.value)
 	}
 	return binary.LittleEndian.AppendUint32(w.b, crc32.ChecksumIEEE(w.b[start:]))
 }
@@ -255,28 +179,20 @@ func (x *exim) RestoreState(state []byte) error {
 	if err != nil {
 		return err
 	}
-	var open eximTable
-	open.init()
-	for range r.count(maxMessages + 1) {
-		m := r.eximMessage()
-		if r.bad || open.byID[m.id] != nil {
+	var fresh exim
+	fresh.init()
+	for range r.count(maxMessages) {
+		m := &slot[eximMessage]{key: r.text(), at: r.time(), value: r.eximMessage()}
+		if fresh.open.byKey[m.key] != nil {
 			return errState
 		}
-		open.byID[m.id] = m
-		open.link(m)
-		m.size = m.weight()
-		open.bytes += m.size
+		fresh.open.put(m)
 	}
 	if r.bad || len(r.b) > 0 {
 		return errState
 	}
-	x.open.init()
-	for m := open.oldest(); m != nil; m = open.oldest() {
-		open.remove(m)
-		x.open.byID[m.id] = m
-		x.open.link(m)
-		x.open.bytes += m.size
-	}
+	x.init()
+	x.open.take(&fresh.open)
 	return nil
 }
 
@@ -290,8 +206,6 @@ func checkedState(state []byte, version byte) (*stateReader, error) {
 }
 
 func (w *stateWriter) eximMessage(m *eximMessage) {
-	w.text(m.id)
-	w.time(m.at)
 	w.uint(uint64(len(m.tries)))
 	for i := range m.tries {
 		t := &m.tries[i]
@@ -324,8 +238,7 @@ func (w *stateWriter) eximMessage(m *eximMessage) {
 	}
 }
 
-func (r *stateReader) eximMessage() *eximMessage {
-	m := &eximMessage{id: r.text(), at: r.time()}
+func (r *stateReader) eximMessage() (m eximMessage) {
 	for range r.count(maxPerMessage) {
 		t := eximTry{at: r.time()}
 		t.host.name, t.host.ip, t.local = r.text(), r.addr(), r.addr()
