@@ -392,6 +392,15 @@ func TestPostfixRecipients(t *testing.T) {
 		reads(t, smtpLog(to("u@a.example", mxA+":25", refused), to("v@a.example", mxA+":25", refused),
 			to("u@a.example", mxA+":25", refused), to("v@a.example", mxA+":25", refused)), a, a)
 	})
+	t.Run("what is left of the recipients later is another attempt", func(t *testing.T) {
+		log := string(smtpLog(to("u@a.example", mxA+":25", refused), to("v@a.example", mxA+":25", refused)))
+		later := strings.ReplaceAll(string(smtpLog(to("v@a.example", mxA+":25", refused))), "03:00:", "03:06:")
+		reads(t, []byte(log+later), a, a)
+	})
+	t.Run("a verdict falls on the host before it alone", func(t *testing.T) {
+		reads(t, smtpLog(upA, id+": host "+mxA+" said: 450 later", id+": Server certificate not verified", to("u@a.example", "none", "connect to x: no")),
+			"a.example mx.a.example[192.0.2.1]")
+	})
 	t.Run("another message is another session", func(t *testing.T) {
 		next := strings.Replace(to("v@a.example", mxA+":25", refused), id, "2FA629C04DB", 1)
 		reads(t, smtpLog(to("u@a.example", mxA+":25", refused), next), a, a)

@@ -153,12 +153,12 @@ func (p *postfix) queued(e *entry, id, text []byte, emit func(reporting.Session)
 		}
 		process = p.open.get(e.key)
 	}
-	process.own(id)
 	at, ok := p.clock.at(e.stamp)
 	switch {
 	case !ok:
 		p.stats.Unparsed++
 	case refused:
+		process.own(id) // of the host before
 		p.add(process, refusedTry(p.names.of(relay), reason, at))
 	case unverified:
 		p.unverified(e, process, nil)

@@ -20,6 +20,10 @@ const (
 	// sets it to 0 has as many as DNS answers.
 	maxTries = 64
 
+	// maxPause is between the recipients of one delivery, which are logged together. The
+	// next attempt is minimal_backoff_time, 300 s, away, if nobody forces it.
+	maxPause = time.Minute
+
 	// maxAge is daemon_timeout: by then master(8) has ended a process that hangs.
 	maxAge = 5 * time.Hour
 )
@@ -119,11 +123,17 @@ func (s *smtpProcess) last() *smtpTry {
 	return &s.tries[len(s.tries)-1]
 }
 
-// lastUp is the last session that has not failed, with that host if it is named.
+// lastUp is the last session with that host that has not failed; with any host, if it is
+// not named, but then nothing may have been said since.
 func (s *smtpProcess) lastUp(relay []byte) *smtpTry {
+	if relay == nil {
+		if t := s.last(); t != nil && t.kind == tryEstablished && !t.failed() && t.owner == "" {
+			return t
+		}
+		return nil
+	}
 	for i := len(s.tries) - 1; i >= 0; i-- {
-		t := &s.tries[i]
-		if t.kind == tryEstablished && !t.failed() && (relay == nil || string(relay) == t.relay) {
+		if t := &s.tries[i]; t.kind == tryEstablished && !t.failed() && string(relay) == t.relay {
 			return t
 		}
 	}
@@ -155,12 +165,14 @@ func (s *smtpProcess) own(id []byte) {
 // begin tells a further recipient of a delivery from the first of the next one.
 func (s *smtpProcess) begin(id, recipient []byte, at time.Time) {
 	sum := crc32.Checksum(recipient, castagnoli)
-	if s.queueID.is(id) && sum != s.first && !old(s.since, at) {
+	further := s.queueID.is(id) && sum != s.first && at.Sub(s.since).Abs() < maxPause
+	s.since = at
+	if further {
 		return
 	}
 	s.queueID.set(id)
 	clear(s.relays)
-	s.first, s.since, s.relays = sum, at, s.relays[:0]
+	s.first, s.relays = sum, s.relays[:0]
 }
 
 // dropStrangers removes what cannot belong to this delivery: lines got lost, or the
