@@ -40,7 +40,8 @@ const patience = 30 * time.Second
 
 // TestScripts runs the program as people and the service manager do. In the
 // scripts $S is a folder with a short name, since the path of a unix socket has
-// but 108 bytes, and $DNS the resolver that the command dns started.
+// but 108 bytes, $DNS the resolver that the command dns started, and $CORPUS the
+// logs of real mail servers.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -52,6 +53,12 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { os.RemoveAll(dir) })
 			env.Setenv("HOME", filepath.Join(dir, "home"))
 			env.Setenv("S", dir)
+			env.Setenv("TODAY", time.Now().UTC().Format(time.DateOnly))
+			corpus, err := filepath.Abs("../../reporting/ingest/testdata")
+			if err != nil {
+				return err
+			}
+			env.Setenv("CORPUS", corpus)
 			// Under the race detector every process would sleep a second at its end.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			return nil

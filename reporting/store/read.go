@@ -8,10 +8,42 @@ import (
 	"postseal/reporting"
 )
 
+// page is how many counts are read in one transaction: who reads slowly, as a person
+// with a pager, must not keep others from writing.
+const page = 1000
+
+// counted is a count as it was read.
+type counted struct {
+	raw    []byte // of key
+	key    reporting.Key
+	policy reporting.Policy
+	n      uint64
+}
+
 // Each calls f for all counts of a day, or with a domain for its alone, in the order
-// of the domains, until f returns false. Entries that cannot be read are passed over.
+// of the domains, and of a domain in that of the policies, until f returns false. What
+// is counted meanwhile may be missing. Entries that cannot be read are passed over.
 func (s *Store) Each(day reporting.Day, domain string, f func(reporting.Key, reporting.Policy, uint64) bool) error {
-	return s.DB.View(func(tx *bolt.Tx) error {
+	var prefix, after []byte
+	if domain != "" {
+		prefix = append([]byte(domain), 0)
+	}
+	for {
+		list, err := s.page(day, prefix, after)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		for _, c := range list {
+			if after = c.raw; c.n > 0 && !f(c.key, c.policy, c.n) {
+				return nil
+			}
+		}
+	}
+}
+
+// page reads the next counts behind a key. One that cannot be read has no number.
+func (s *Store) page(day reporting.Day, prefix, after []byte) (list []counted, err error) {
+	err = s.DB.View(func(tx *bolt.Tx) error {
 		root := tx.Bucket([]byte(bucketDays)).Bucket([]byte(day.String()))
 		if root == nil {
 			return nil
@@ -20,26 +52,24 @@ func (s *Store) Each(day reporting.Day, domain string, f func(reporting.Key, rep
 		if counts == nil || policies == nil {
 			return nil
 		}
-		var prefix []byte
-		if domain != "" {
-			prefix = append([]byte(domain), 0)
-		}
 		cursor := counts.Cursor()
-		for key, value := cursor.Seek(prefix); bytes.HasPrefix(key, prefix) && key != nil; key, value = cursor.Next() {
-			k, ok := decodeKey(key)
-			if !ok {
-				continue
+		from := prefix
+		if after != nil {
+			from = append(bytes.Clone(after), 0) // the least of all that are greater
+		}
+		for key, value := cursor.Seek(from); key != nil && bytes.HasPrefix(key, prefix) && len(list) < page; key, value = cursor.Next() {
+			c := counted{raw: bytes.Clone(key)}
+			if k, ok := decodeKey(key); ok {
+				c.key, c.n = k, number(value)
+				if k.Policy != (reporting.PolicyID{}) {
+					c.policy = decodePolicy(policies.Get(k.Policy[:]))
+				}
 			}
-			var p reporting.Policy
-			if k.Policy != (reporting.PolicyID{}) {
-				p = decodePolicy(policies.Get(k.Policy[:]))
-			}
-			if !f(k, p, number(value)) {
-				return nil
-			}
+			list = append(list, c)
 		}
 		return nil
 	})
+	return list, err
 }
 
 // Days are those of which anything is known, the oldest first.

@@ -3,6 +3,9 @@
 // the daemon, which holds its lock, so even looking into it goes this way.
 //
 //	GET    /v1/explain?domain=D&fresh=1   how the decision for D comes about: [Explanation]
+//	GET    /v1/probe?domain=D             connect to the hosts of D: [Probed]
+//	GET    /v1/sessions?day=2026-11-28    what happened, a line each: [Sessions], then {"end": [Day]};
+//	                                      with domain=D of D alone
 //	GET    /v1/cache?domain=D             what is remembered, a line each: [Entry]
 //	DELETE /v1/cache?domain=D             forget D; with all=1 everything: [Purged]
 //	POST   /v1/cache/refresh?domain=D     look D up again: [Explanation]

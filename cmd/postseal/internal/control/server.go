@@ -11,23 +11,28 @@ import (
 
 	"postseal/cmd/postseal/internal/overrides"
 	"postseal/policy"
+	"postseal/policy/probe"
 	"postseal/socketmap"
 )
 
-// Server answers for the daemon. All fields must be set.
+// Server answers for the daemon. All fields must be set but Recorded.
 type Server struct {
-	Engine  *policy.Engine
-	Answers *socketmap.Server // tells what the mail server is answered
-	Rules   *overrides.Store
-	Status  func() Status
-	Reload  func(context.Context) (Reloaded, error)
-	Log     *slog.Logger
+	Engine   *policy.Engine
+	Answers  *socketmap.Server // tells what the mail server is answered
+	Rules    *overrides.Store
+	Recorded *Recorded // nil: nothing is recorded
+	Probe    func(context.Context, policy.Destination) ([]probe.Answer, error)
+	Status   func() Status
+	Reload   func(context.Context) (Reloaded, error)
+	Log      *slog.Logger
 }
 
 // Handler is what the control socket serves.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/explain", s.explain)
+	mux.HandleFunc("GET /v1/probe", s.probe)
+	mux.HandleFunc("GET /v1/sessions", s.sessions)
 	mux.HandleFunc("GET /v1/cache", s.list)
 	mux.HandleFunc("DELETE /v1/cache", s.purge)
 	mux.HandleFunc("POST /v1/cache/refresh", s.refresh)
