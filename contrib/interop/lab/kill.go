@@ -24,7 +24,7 @@ const duringMilter = "milter"
 // for the window that nothing can close (RFC 1047): the reply is on its way, or
 // read, and not on disk yet.
 var moments = []moment{
-	{duringMilter, 0}, {"connect", 0}, {"EHLO", 0}, {"STARTTLS", 0}, {"EHLO in TLS", 0}, {"MAIL", 0}, {"RCPT", 0}, {"DATA", 0}, {"end", 0},
+	{duringMilter, 0}, {"connect", 0}, {"EHLO", 0}, {"STARTTLS", 0}, {"EHLO in TLS", 0}, {"MAIL", 0}, {"RCPT", 0}, {"DATA", 0}, {"text", 0}, {"end", 0},
 	{"taken", 0}, {"taken", time.Millisecond}, {"taken", 2 * time.Millisecond}, {"taken", 4 * time.Millisecond},
 	{"taken", 8 * time.Millisecond}, {"taken", 16 * time.Millisecond}, {"taken", 32 * time.Millisecond}, {"taken", 64 * time.Millisecond},
 }
@@ -127,6 +127,9 @@ func (l *lab) killOnce(ctx context.Context, p *postfix, round int, at moment) (t
 	return t, problems, nil
 }
 
+// large is the size of a message that the daemon does not keep in memory.
+const large = 256 << 10
+
 // batch are the messages of one round.
 type batch struct {
 	postfix *postfix
@@ -144,6 +147,9 @@ func (l *lab) newBatch(p *postfix, round int) *batch {
 			m.to = append(m.to, p.name("m", d))
 		}
 		m.id = m.to[0]
+		if len(domains) == 1 {
+			m.body = lines(large)
+		}
 		b.mails = append(b.mails, m)
 	}
 	return b

@@ -267,10 +267,13 @@ func (v *conversation) startTLS() bool {
 // data reads the message and takes it.
 func (v *conversation) data() bool {
 	var text strings.Builder
-	for {
+	for n := 0; ; n++ {
 		line, ok := v.line()
 		if !ok {
 			return false
+		}
+		if n == 1 {
+			v.sink.step("text")
 		}
 		if line == "." {
 			break

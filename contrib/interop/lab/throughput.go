@@ -37,7 +37,7 @@ const clients = 8
 
 // pour submits messages and waits until all have arrived.
 func (l *lab) pour(ctx context.Context, p *postfix, s scenario, count, size int) (time.Duration, error) {
-	body := strings.Repeat(strings.Repeat("x", 62)+"\r\n", size/64)
+	body := lines(size)
 	recipients := make(chan string)
 	failures := make(chan error, clients)
 	begin := time.Now()
@@ -84,3 +84,6 @@ func (l *lab) pour(ctx context.Context, p *postfix, s scenario, count, size int)
 	})
 	return time.Since(begin), err
 }
+
+// lines is a text of a given size.
+func lines(size int) string { return strings.Repeat(strings.Repeat("x", 62)+"\r\n", size/64) }
