@@ -26,7 +26,7 @@ func (l *lab) exim(ctx context.Context) error {
 			}
 		}
 	}
-	for _, tell := range []func(context.Context, *other) error{l.eximCommand, l.eximAliased, l.eximSingle, l.eximDown, l.eximBlind} {
+	for _, tell := range []func(context.Context, *other) error{l.eximCommand, l.lostReply, l.eximAliased, l.eximSingle, l.eximDown, l.eximBlind} {
 		if err := tell(ctx, o); err != nil {
 			return err
 		}
