@@ -32,7 +32,8 @@ func (t *transaction) content(a answer) *Failure {
 		t.Uncertain = !f.Remote
 		return f
 	}
-	if b.class() == 3 {
+	if b.class() == 3 { // a late reply to DATA perhaps, and the host has the message
+		t.Uncertain = true
 		return s.unexpected(StageEnd, b, "the message")
 	}
 	s.dirty = false
