@@ -83,12 +83,18 @@ func relayAgain(b, relay []byte) bool {
 // logField reads "name=value, ", or a value alone. None of them has a blank or a bracket
 // that a text has.
 func logField(b []byte) (f, rest []byte, ok bool) {
-	i := bytes.IndexByte(b, ' ')
-	if i < 2 || b[i-1] != ',' {
-		return nil, nil, false
+	for i, c := range b {
+		switch c {
+		case ' ':
+			if i < 2 || b[i-1] != ',' {
+				return nil, nil, false
+			}
+			return b[:i-1], b[i+1:], true
+		case '(', '<':
+			return nil, nil, false
+		}
 	}
-	f = b[:i-1]
-	return f, b[i+1:], bytes.IndexByte(f, '(') < 0 && bytes.IndexByte(f, '<') < 0
+	return nil, nil, false
 }
 
 // finish reads "sent (250 ok)". A line that was cut has no closing parenthesis.

@@ -73,6 +73,10 @@ var forms = map[string]func(p parts) string{
 		tag, _, _ := strings.Cut(p.tag, "/")
 		return fmt.Sprintf("<22>1 %s %s %s %s - - %s", p.at.Format(time.RFC3339Nano), p.host, tag, p.pid, p.text)
 	},
+	"rfc5424 of rsyslog": func(p parts) string {
+		tag, _, _ := strings.Cut(p.tag, "/")
+		return fmt.Sprintf("<22>1 %s %s %s %s - -  %s", p.at.Format("2006-01-02T15:04:05.000000-07:00"), p.host, tag, p.pid, p.text)
+	},
 	"rfc5424 cut without priority": func(p parts) string {
 		tag, _, _ := strings.Cut(p.tag, "/")
 		return fmt.Sprintf("%s %s %s %s - - %s", p.at.Format(time.RFC3339Nano), p.host, tag, p.pid, p.text)

@@ -60,24 +60,20 @@ const maxQueueID = 40
 
 // endpoint matches "H[IP]" and a port behind it, if there is one. name is "H[IP]".
 func endpoint(b []byte) (name, rest []byte, ok bool) {
-	open := bytes.IndexByte(b[:min(len(b), maxName+1)], '[')
-	if open < 1 {
+	open := 0
+	for open < len(b) && endpointBytes[b[open]]&hostByte != 0 {
+		open++
+	}
+	if open == 0 || open > maxName || open == len(b) || b[open] != '[' {
 		return nil, nil, false
 	}
-	for _, c := range b[:open] {
-		if c <= ' ' || c == 0x7f || c == ',' || c == '(' || c == '<' {
-			return nil, nil, false
-		}
+	end := open + 1
+	for end < len(b) && endpointBytes[b[end]]&addressByte != 0 {
+		end++
 	}
-	end := bytes.IndexByte(b[open:min(len(b), open+maxAddress)], ']')
-	if end < 3 {
+	// "[private/lmtp]" is none.
+	if end-open < 3 || end-open > maxAddress || end == len(b) || b[end] != ']' {
 		return nil, nil, false
-	}
-	end += open
-	for _, c := range b[open+1 : end] {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') && c != ':' && c != '.' {
-			return nil, nil, false // "[private/lmtp]"
-		}
 	}
 	name, rest = b[:end+1], b[end+1:]
 	if len(rest) > 1 && rest[0] == ':' && rest[1] >= '0' && rest[1] <= '9' {
@@ -89,6 +85,24 @@ func endpoint(b []byte) (name, rest []byte, ok bool) {
 	}
 	return name, rest, true
 }
+
+const (
+	hostByte    = 1 // anything but blanks and what stands around a host
+	addressByte = 2
+)
+
+// endpointBytes says where a byte may stand.
+var endpointBytes = func() (table [256]byte) {
+	for c := range table {
+		if c > ' ' && c != 0x7f && strings.IndexByte(",(<[]", byte(c)) < 0 {
+			table[c] |= hostByte
+		}
+		if strings.IndexByte("0123456789abcdefABCDEF:.", byte(c)) >= 0 {
+			table[c] |= addressByte
+		}
+	}
+	return table
+}()
 
 const maxAddress = len("[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]")
 

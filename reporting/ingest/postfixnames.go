@@ -2,12 +2,12 @@ package ingest
 
 import (
 	"bytes"
-	"hash/crc32"
+	"encoding/binary"
 	"strings"
 )
 
-// nameCache keeps what was read of the last hosts and domains, each in the place that
-// its checksum gives: logs are full of the same ones.
+// nameCache keeps what was read of the last hosts and domains, each in the one
+// place that it may have: logs are full of the same ones.
 type nameCache struct {
 	hosts   [1 << cacheBits]mxHost
 	domains [1 << cacheBits]recipientDomain
@@ -19,20 +19,30 @@ const cacheBits = 12
 // recipientDomain is a domain as it was logged, and as it is reported.
 type recipientDomain struct{ logged, name string }
 
-// castagnoli has instructions of its own on most processors.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// place mixes the beginning and the end of a name, where names differ. What collides is
+// read again.
+func place(name []byte) uint64 {
+	var short [8]byte
+	first := name
+	if len(name) < len(short) {
+		copy(short[:], name)
+		first = short[:]
+	}
+	h := binary.LittleEndian.Uint64(first)*0x9e3779b97f4a7c15 ^ binary.LittleEndian.Uint64(first[len(first)-8:])
+	return h * 0x9e3779b97f4a7c15 >> (64 - cacheBits) // 2^64 by the golden ratio, as Fibonacci hashing does
+}
 
 // of reads "H[IP]".
 func (n *nameCache) of(relay []byte) mxHost {
-	place := &n.hosts[crc32.Checksum(relay, castagnoli)>>(32-cacheBits)]
-	if place.relay != string(relay) {
-		*place = mxHost{relay: string(relay)}
-		if host, ip, ok := strings.Cut(place.relay, "["); ok {
-			place.host, _ = domainName(host)
-			place.ip = address(strings.TrimSuffix(ip, "]"))
+	kept := &n.hosts[place(relay)]
+	if kept.relay != string(relay) {
+		*kept = mxHost{relay: string(relay)}
+		if host, ip, ok := strings.Cut(kept.relay, "["); ok {
+			kept.host, _ = domainName(host)
+			kept.ip = address(strings.TrimSuffix(ip, "]"))
 		}
 	}
-	return *place
+	return *kept
 }
 
 // domain is that of a recipient; "" if it has none to report to.
@@ -42,10 +52,10 @@ func (n *nameCache) domain(address []byte) string {
 		return ""
 	}
 	logged := address[i+1:]
-	place := &n.domains[crc32.Checksum(logged, castagnoli)>>(32-cacheBits)]
-	if place.logged != string(logged) {
-		place.logged = string(logged)
-		place.name, _ = domainName(place.logged)
+	kept := &n.domains[place(logged)]
+	if kept.logged != string(logged) {
+		kept.logged = string(logged)
+		kept.name, _ = domainName(kept.logged)
 	}
-	return place.name
+	return kept.name
 }

@@ -175,6 +175,9 @@ func (s *smtpProcess) begin(id, recipient []byte, at time.Time) {
 	s.first, s.relays = sum, s.relays[:0]
 }
 
+// castagnoli has instructions of its own on most processors.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // dropStrangers removes what cannot belong to this delivery: lines got lost, or the
 // process id is that of another process now. Before Postfix turns to another host
 // it says why, with the queue id.
