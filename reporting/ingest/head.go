@@ -128,7 +128,7 @@ func structured(e entry, line []byte) (entry, bool) {
 		return e, false
 	}
 	e.text = bytes.TrimPrefix(e.text, []byte("\xef\xbb\xbf")) // RFC 5424 §6.4: text in UTF-8 may start so
-	e.text = bytes.TrimLeft(e.text, " ")                       // rsyslog leaves the blank behind the tag to the text
+	e.text = bytes.TrimLeft(e.text, " ")                      // rsyslog leaves the blank behind the tag to the text
 	e.cut = bytes.IndexByte(e.tag, '/') < 0
 	return e, true
 }
