@@ -23,7 +23,7 @@ type delivery struct {
 }
 
 var (
-	logLine    = regexp.MustCompile(`postfix/(?:[\w-]+/)?(smtp|lmtp|virtual|discard|error)\[(\d+)\]: (.*)`)
+	logLine    = regexp.MustCompile(`postfix/(?:[\w-]+/)?(smtp|lmtp|error)\[(\d+)\]: (.*)`)
 	statusLine = regexp.MustCompile(`^([0-9A-Za-z]+): to=<([^>]*)>, .*dsn=([0-9.]+), status=(\w+) \((.*)\)$`)
 	tlsLine    = regexp.MustCompile(`(\w+) TLS connection established to`)
 )
