@@ -111,6 +111,41 @@ func pathEnd(s string) int {
 	return len(s)
 }
 
+// bare is an address without comments (RFC 5322 §3.2.2) and the dot at its end. RFC
+// 5321 has neither in commands, but Sendmail takes them, and routes by what is left.
+func bare(addr string) string {
+	if strings.IndexByte(addr, '(') < 0 {
+		return strings.TrimSuffix(addr, ".")
+	}
+	var b strings.Builder
+	quoted, depth := false, 0
+	for i := 0; i < len(addr); i++ {
+		c := addr[i]
+		escaped := c == '\\' && i+1 < len(addr)
+		switch {
+		case escaped && depth > 0:
+			i++
+			continue
+		case escaped:
+			b.WriteByte(c)
+			i++
+			c = addr[i]
+		case depth == 0 && c == '"':
+			quoted = !quoted
+		case !quoted && c == '(':
+			depth++
+			continue
+		case depth > 0 && c == ')':
+			depth--
+			continue
+		}
+		if depth == 0 {
+			b.WriteByte(c)
+		}
+	}
+	return strings.TrimSuffix(strings.TrimSpace(b.String()), ".")
+}
+
 // checkConnect checks the frame of a new client, which go-milter reads with less
 // care, and takes off the prefix of IPv6 addresses (RFC 5321 §4.1.3), with which
 // go-milter sees none.

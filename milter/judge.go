@@ -126,9 +126,10 @@ func (s *session) tagRecipients(mod *gomilter.Modifier, v verdict) (strictest ve
 }
 
 // replace sends a recipient elsewhere. The new one comes first: if the connection
-// breaks between the two, mail that arrives twice is better than none.
+// breaks between the two, mail that arrives twice is better than none. Another
+// spelling is no other recipient: Sendmail would not add it, and delete the only one.
 func (s *session) replace(mod *gomilter.Modifier, r recipient, addr string) {
-	if addr == r.addr {
+	if strings.EqualFold(addr, bare(r.addr)) {
 		return
 	}
 	if len(r.params) > 0 && s.agreed.may(gomilter.OptAddRcptWithArgs) {

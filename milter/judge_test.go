@@ -155,6 +155,12 @@ func TestForgedTags(t *testing.T) {
 			"2 <b@example.net> NOTIFY=NEVER", "- <b@example.net.RELAXED.invalid>")
 		check(t, s, far, mail{from: "<>", to: []string{"<a@example.net.requiretls.invalid>"}},
 			"+ <a@example.net>", "- <a@example.net.requiretls.invalid>")
+		// As Sendmail takes them too: it would route by the suffix all the same.
+		for _, forged := range []string{"a@example.net.relaxed.invalid.", "a@example.net.relaxed.invalid.requiretls.invalid",
+			"a@example.net.relaxed.invalid(x)", "a@example.net.relaxed.(a(b\\)c)x)invalid"} {
+			check(t, s, far, mail{to: []string{"<" + forged + ">"}}, "+ <a@example.net>", "- <"+forged+">")
+		}
+		check(t, s, far, mail{to: []string{`<"a(b"@example.net>`, "<a@example.net.>"}}) // no tags
 	})
 	t.Run("MIL-010 fields are counted by name, from 1, the last goes first", func(t *testing.T) {
 		check(t, s, far, mail{header: []string{"X-Postseal-Router: 1", "X-Postseal-Route: 2", "TLS-Required: No", "X-Postseal-Route: 3"}},
@@ -166,6 +172,13 @@ func TestForgedTags(t *testing.T) {
 		recipients := &milter.Server{Route: milter.RouteRecipient}
 		x = mail{from: "<sender@example.org> REQUIRETLS RET=hdrs", to: []string{"<a@example.net.requiretls.invalid>"}}
 		check(t, recipients, far, x)
+		for _, same := range []string{"<a@example.net.requiretls.INVALID>", "<a@example.net.requiretls.invalid.>", "<a@example.net(x).requiretls.invalid>"} {
+			x.to = []string{same}
+			check(t, recipients, far, x)
+		}
+		check(t, recipients, far, mail{to: []string{"<a@example.net(x)>", "<a@example.net.>"}})
+		x.to = []string{"<a@example.net.>"}
+		check(t, recipients, far, x, "+ <a@example.net.requiretls.invalid>", "- <a@example.net.>")
 	})
 }
 
@@ -207,6 +220,7 @@ func TestRules(t *testing.T) {
 		check(t, s, far, mail{to: []string{"<x@EU.Bank.example.>"}}, required...)
 		check(t, s, far, mail{to: []string{"<@relay.example:x@eu.bank.example>"}}, required...)
 		check(t, s, far, mail{to: []string{"<@relay.example,@b.example:One@exact.example>"}}, required...)
+		check(t, s, far, mail{to: []string{"<(x)x@eu.bank(y).example(z)>"}}, required...)
 		check(t, s, far, mail{to: []string{"<x@bank.example>"}}) // itself is not below
 		check(t, s, far, mail{to: []string{"<x@notbank.example>"}})
 		check(t, s, far, mail{from: "<sender@example.com>", to: []string{"<x@eu.bank.example>"}})

@@ -159,7 +159,7 @@ func (s *session) MailFrom(string, *gomilter.Modifier) (gomilter.Response, error
 
 func (s *session) RcptTo(string, *gomilter.Modifier) (gomilter.Response, error) {
 	return s.step(gomilter.OptNoRcptReply, func() {
-		plain, _ := requiretls.CutSuffix(s.addr)
+		plain, _ := requiretls.CutSuffix(bare(s.addr))
 		m := &s.msg
 		n, mode := match(s.rules, parseAddress(m.sender), parseAddress(plain), parseAddress(m.user))
 		m.recipients++

@@ -46,14 +46,30 @@ func (m Mode) Suffix() string { return suffixes[m] }
 // AddSuffix adds the tag of m to an address or a domain.
 func AddSuffix(address string, m Mode) string { return address + suffixes[m] }
 
-// CutSuffix takes the tag off an address or a domain; without one it is returned
-// as it is, with Normal. Case does not matter.
+// CutSuffix takes the tags off an address or a domain, together with a dot at the
+// end; without a tag it is returned as it is, with Normal. Case does not matter. Of
+// several tags, which only a stranger puts there, REQUIRETLS counts.
 func CutSuffix(address string) (string, Mode) {
+	found := Normal
+	for rest := strings.TrimSuffix(address, "."); ; address = rest {
+		m := tagged(rest)
+		if m == Normal {
+			return address, found
+		}
+		if found != Required {
+			found = m
+		}
+		rest = rest[:len(rest)-len(suffixes[m])]
+	}
+}
+
+// tagged is the tag at the very end of an address or a domain.
+func tagged(address string) Mode {
 	for _, m := range []Mode{Required, Relaxed} {
 		s := suffixes[m]
 		if n := len(address) - len(s); n > 0 && strings.EqualFold(address[n:], s) {
-			return address[:n], m
+			return m
 		}
 	}
-	return address, Normal
+	return Normal
 }

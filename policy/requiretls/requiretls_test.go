@@ -171,7 +171,19 @@ func TestSuffix(t *testing.T) {
 			t.Errorf("%s: %q, %v", strings.ToUpper(a), plain, got)
 		}
 	}
-	for _, s := range []string{"", ".requiretls.invalid", "user@example.org", "user@requiretls.invalid.example.org"} {
+	t.Run("RT-016 no spelling leaves a tag behind", func(t *testing.T) {
+		for s, want := range map[string]requiretls.Mode{
+			"user@example.org.relaxed.invalid.":                                    requiretls.Relaxed,
+			"user@example.org.relaxed.invalid.relaxed.invalid":                     requiretls.Relaxed,
+			"user@example.org.requiretls.invalid.relaxed.invalid":                  requiretls.Required,
+			"user@example.org.RELAXED.invalid.relaxed.invalid.requiretls.invalid.": requiretls.Required,
+		} {
+			if plain, got := requiretls.CutSuffix(s); plain != "user@example.org" || got != want {
+				t.Errorf("%s: %q, %v", s, plain, got)
+			}
+		}
+	})
+	for _, s := range []string{"", "user@example.org.", ".requiretls.invalid", "user@example.org", "user@requiretls.invalid.example.org"} {
 		if plain, got := requiretls.CutSuffix(s); plain != s || got != requiretls.Normal {
 			t.Errorf("%s: %q, %v", s, plain, got)
 		}
