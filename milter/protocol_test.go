@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -486,6 +487,9 @@ func TestRefusals(t *testing.T) {
 			}
 			if changes, verdict := m.transact(flood()); !strings.HasPrefix(verdict, want) || changes != nil {
 				t.Errorf("%q: too many recipients: %s, %d changes", on, verdict, len(changes))
+			}
+			if _, verdict := m.transact(mail{to: slices.Repeat([]string{"<>"}, 50_000)}); !strings.HasPrefix(verdict, want) {
+				t.Errorf("%q: too many recipients without a name: %s", on, verdict)
 			}
 			if changes, verdict := m.transact(mail{}); verdict != "c" || changes != nil {
 				t.Errorf("%q: the next message: %s %q", on, verdict, changes)

@@ -14,9 +14,13 @@ import (
 	"postseal/policy/requiretls"
 )
 
-// maxEnvelope is what the recipients of one message may take, in octets: tens of
-// thousands. Postfix allows 1000 (smtpd_recipient_limit).
-const maxEnvelope = 4 << 20
+const (
+	// maxEnvelope is what the recipients of one message may take, in octets: tens of
+	// thousands. Postfix allows 1000 (smtpd_recipient_limit), Sendmail any number.
+	maxEnvelope = 4 << 20
+	// recipientCost is what one takes beside its text, in a list that grows.
+	recipientCost = 128
+)
 
 // session is one connection of the mail server: SMTP sessions, one after the
 // other, with messages, one after the other. It is go-milter's backend.
@@ -186,7 +190,7 @@ func first(have, n int) int {
 
 func (s *session) keep(r recipient) {
 	m := &s.msg
-	m.size += len(r.addr)
+	m.size += recipientCost + len(r.addr)
 	for _, p := range r.params {
 		m.size += len(p)
 	}
