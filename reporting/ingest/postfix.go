@@ -199,7 +199,7 @@ func (p *postfix) verdict(e *entry, relay []byte, v verdict) {
 
 // resumed reads "H[IP]:25: re-using session with untrusted …" and "H[IP]:25: all TLSA
 // records unusable, …": the first says why without detail, since those were logged
-// when the session was new; with the second the mail goes, but not by DANE.
+// when the session was new; with the second the mail goes all the same.
 func (p *postfix) resumed(e *entry, text []byte) {
 	relay, rest, ok := endpoint(text)
 	if !ok {
@@ -209,7 +209,7 @@ func (p *postfix) resumed(e *entry, text []byte) {
 	case bytes.HasPrefix(rest, []byte(": re-using session with untrusted ")):
 		p.verdict(e, relay, verdict{result: tlsrpt.CertificateNotTrusted, reason: resumedReason})
 	case bytes.HasPrefix(rest, []byte(": all TLSA records unusable")):
-		p.verdict(e, relay, verdict{result: tlsrpt.TLSAInvalid, reason: "all TLSA records unusable", policy: tlsrpt.TLSA, certain: true})
+		p.verdict(e, relay, unusableTLSA)
 	}
 }
 

@@ -186,6 +186,10 @@ func TestPostfixResultTypes(t *testing.T) {
 		reads(t, smtpLog("warning: "+mxA+":25: all TLSA records unusable, fallback to unauthenticated TLS", upA, to("u@a.example", mxA+":25", "250 ok")),
 			"a.example mx.a.example[192.0.2.1] tlsa-invalid all TLSA records unusable")
 	})
+	t.Run("RPT-044 a level that fell because of the records", func(t *testing.T) {
+		reads(t, smtpLog(upA, strings.Replace(to("u@a.example", mxA+":25", "250 ok"), ", dsn=", ", tls=dane:encrypt, dsn=", 1)),
+			"a.example mx.a.example[192.0.2.1] tlsa-invalid all TLSA records unusable")
+	})
 	t.Run("RPT-045 the STS trio", func(t *testing.T) {
 		for _, name := range []string{"sts-policy-fetch-error", "sts-policy-invalid", "sts-webpki-invalid"} {
 			failed(t, "certificate verification failed for "+mxA+":25: external policy failure ("+name+")", name)

@@ -247,8 +247,15 @@ func (p *postfix) conclude(e *entry, process *smtpProcess, r *recipientLine) {
 			p.handshake(e, process, r.relay)
 		}
 	}
-	if last := process.last(); last != nil && r.dane() && string(r.relay) == last.relay && last.policy == "" {
+	last := process.last()
+	if last == nil || !r.dane() || string(r.relay) != last.relay {
+		return
+	}
+	if last.policy == "" {
 		last.policy = tlsrpt.TLSA
+	}
+	if !last.failed() && bytes.HasPrefix(r.tls, []byte("dane:encrypt")) {
+		last.fail(unusableTLSA)
 	}
 }
 

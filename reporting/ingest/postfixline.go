@@ -18,6 +18,10 @@ type verdict struct {
 	certain bool              // whatever the level is
 }
 
+// unusableTLSA is that there are TLSA records, and that none can be used: the mail goes
+// with TLS, but not by DANE.
+var unusableTLSA = verdict{result: tlsrpt.TLSAInvalid, reason: "all TLSA records unusable", policy: tlsrpt.TLSA, certain: true}
+
 // establishedTo matches "Verified TLS connection established to ", with Trusted,
 // Untrusted or Anonymous instead. The word says nothing at may and encrypt, and is not
 // stable over versions: a certificate of another host is "Trusted" up to 3.5 and since
