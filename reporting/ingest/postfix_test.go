@@ -368,6 +368,12 @@ func TestPostfixLost(t *testing.T) {
 			t.Errorf("%+v", stats)
 		}
 	})
+	t.Run("the end, and the process as well", func(t *testing.T) {
+		first := strings.Replace(string(smtpLog("@postfix/smtp[9] "+upA)), "Nov 22", "Nov 20", 1)
+		if stats := reads(t, []byte(first+string(smtpLog(up, sent))), b); stats.Dropped != 1 {
+			t.Errorf("%+v", stats)
+		}
+	})
 	t.Run("everything after", func(t *testing.T) {
 		if stats := reads(t, smtpLog(upA)); stats.Dropped != 1 || stats.Open != 0 {
 			t.Errorf("%+v", stats)
@@ -414,6 +420,26 @@ func TestPostfixRecipients(t *testing.T) {
 			id+": TLS is required, but was not offered by host "+mxA2, to("v@a.example", "none", "connect to x: no")),
 			"a.example mx.a.example[192.0.2.1]", "a.example mx2.a.example[192.0.2.2] starttls-not-supported")
 	})
+}
+
+// TestPostfixForgets runs many short-lived processes, as master(8) does.
+func TestPostfixForgets(t *testing.T) {
+	r := postfixReader(t)
+	sessions := 0
+	largest := 0
+	for n := range 10_000 {
+		at := time.Date(2026, time.November, 22, 0, 0, n, 0, time.UTC).Format(time.Stamp)
+		for _, line := range []string{upA, to("u@a.example", mxA+":25", "250 ok")} {
+			r.Line(fmt.Appendf(nil, "%s mta37 postfix/smtp[%d]: %s", at, 1000+n, line), func(reporting.Session) { sessions++ })
+		}
+		largest = max(largest, len(r.AppendState(nil)))
+	}
+	if s := r.Stats(); sessions != 10_000 || s.Dropped != 0 || s.Open != 0 {
+		t.Errorf("%d sessions, %+v", sessions, s)
+	}
+	if largest > 16<<10 {
+		t.Errorf("a state of %d bytes", largest)
+	}
 }
 
 // TestPostfixBounds opens more than is kept.

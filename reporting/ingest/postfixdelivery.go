@@ -199,6 +199,7 @@ func (p *postfix) recipient(e *entry, id, text []byte, emit func(reporting.Sessi
 	p.merge(process)
 	p.emit(process, p.names.domain(r.address), emit)
 	p.settle(process)
+	p.expire(at)
 }
 
 // tells reports whether the line alone shows a session, without another before it.

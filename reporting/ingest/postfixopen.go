@@ -282,6 +282,33 @@ func (p *postfix) settle(process *smtpProcess) {
 	}
 }
 
+// expire forgets, oldest first, processes of which nothing more is to come: those that
+// are not waiting only remember what further recipients would repeat.
+func (p *postfix) expire(now time.Time) {
+	for s := p.open.oldest(); s != nil; s = p.open.oldest() {
+		if last, waiting := s.heard(); now.Sub(last) < maxPause || waiting && now.Sub(last) < maxAge {
+			return
+		}
+		p.stats.Dropped += uint64(len(s.tries))
+		p.open.remove(s)
+	}
+}
+
+// heard is when the process logged something last, and whether more must follow.
+func (s *smtpProcess) heard() (last time.Time, waiting bool) {
+	last = s.since
+	if t := s.last(); t != nil {
+		last, waiting = t.at, true
+	}
+	if n := len(s.reports); n > 0 {
+		last, waiting = s.reports[n-1].at, true
+	}
+	if s.cert.relay != "" {
+		last, waiting = s.cert.at, true
+	}
+	return last, waiting
+}
+
 // openTable holds the processes by key and by age.
 type openTable struct {
 	byKey map[string]*smtpProcess
