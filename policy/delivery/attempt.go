@@ -35,9 +35,9 @@ func (w *walk) attempt(ctx context.Context, c *candidate, addr netip.AddrPort) (
 
 // refused takes note of a session that did not come about.
 func (w *walk) refused(ctx context.Context, c *candidate, addr netip.AddrPort, err error) {
-	var f *smtpclient.Failure
-	if !errors.As(err, &f) {
-		f = &smtpclient.Failure{Err: err, Reply: answer(451, "4.4.1", smtpclient.Target{Name: c.name, Addr: addr}.String()+": "+err.Error())}
+	f, ok := errors.AsType[*smtpclient.Failure](err)
+	if !ok { // not to happen
+		f = &smtpclient.Failure{Err: err, Reply: answer(451, "4.4.1", err.Error())}
 	}
 	if ctx.Err() != nil { // our own end is not the host's fault
 		w.failed(nil, &smtpclient.Failure{Stage: smtpclient.StageConnect, Err: err, Reply: answer(451, "4.4.2", f.Error())})

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -348,6 +349,16 @@ func TestNextHops(t *testing.T) {
 		b.mx("d.test", 10, "mx.test")
 		want(t, b.send(normal, "u@d.test")[0], "451 4.4.4", "not a public address")
 		untouched(t, h)
+	})
+	t.Run("SMTP-014 public ones among them", func(t *testing.T) {
+		w := &walk{delivery: &delivery{s: &Server{}}, group: &group{}}
+		c := &candidate{name: "mx.test"}
+		for _, a := range []string{"127.0.0.1", "9.9.9.9", "::ffff:10.0.0.1", "2620:fe::fe", "fe80::1", "8.8.8.8"} {
+			c.addrs = append(c.addrs, netip.AddrPortFrom(netip.MustParseAddr(a), 25))
+		}
+		if got := fmt.Sprint(w.usable(c)); got != "[9.9.9.9:25 [2620:fe::fe]:25 8.8.8.8:25]" || len(w.setbacks) != 3 {
+			t.Errorf("got %s, %d setbacks", got, len(w.setbacks))
+		}
 	})
 	t.Run("SMTP-014 nor literals", func(t *testing.T) {
 		b := newBed(t)
