@@ -81,6 +81,8 @@ var sendmailChapters = []chapter{
 		{local: "m", scenario: "none-plaintext", status: "sent", via: "esmtp", wire: clear},
 		{local: "m", scenario: "none-plaintext", suffix: ".requiretls.invalid", status: "sent", via: "esmtp", wire: clear},
 		{local: "m", scenario: "sts-expired", suffix: ".relaxed.invalid", status: "deferred", via: "esmtp", log: "403 4.7.0"},
+		{local: "m", scenario: "sts-expired", suffix: ".Relaxed.INVALID.", status: "deferred", via: "esmtp", log: "403 4.7.0"},
+		{local: "m", scenario: "none-plaintext", suffix: ".relaxed.invalid.requiretls.invalid", status: "sent", via: "esmtp", wire: clear},
 	}},
 	{name: "relaxed", mail: mail{headers: []string{waiving}}, fates: []fate{
 		{local: "m", scenario: "sts-expired", status: "sent", via: "postseal-relaxed", wire: encrypted},
