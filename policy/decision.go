@@ -43,6 +43,10 @@ type Decision struct {
 	DANE     dane.Class
 	MXSecure bool
 
+	// Unvalidated: DNSSEC validation is off for now, though not by the operator's
+	// wish, so that what is not known to be secure may be all the same.
+	Unvalidated bool
+
 	// STS is the policy in force, of whatever mode; nil if none. At LevelSTS
 	// it is never nil and has at least one MX pattern: the published policy,
 	// or what an override pinned or required in its place.

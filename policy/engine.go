@@ -173,6 +173,8 @@ func (e *Engine) ruled(dest Destination, now time.Time) *Decision {
 	if v.level == LevelSTS {
 		d.STS = o.Policy
 	}
+	dns := e.DNS.Validation()
+	d.Unvalidated = !dns.On && !dns.Never
 	if u := o.until(); !u.IsZero() {
 		d.Expires = earlier(d.Expires, u)
 	}

@@ -324,6 +324,7 @@ func (f *flight) decideLocked() *Decision {
 		DANE: f.dane.class, MXSecure: f.dane.mxSecure, STS: in.sts, Plan: f.dane.plan, Made: now, generation: f.generation}
 	if f.off != "" {
 		d.DANE, d.MXSecure, d.Plan = dane.ClassNone, false, nil
+		d.Unvalidated = !f.never
 	}
 	d.Expires = f.expiryLocked(d, now)
 	return d

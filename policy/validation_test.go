@@ -43,7 +43,14 @@ bogus.signed.test. 300 IN A 192.0.2.10
 	if d := b.want(proven, policy.LevelTemp, "DANE proven, DNSSEC off"); !strings.Contains(d.Reason, "bogus.signed.test") {
 		t.Errorf("the reason does not name the proof: %s", d.Reason)
 	}
-	b.want(unseen, policy.LevelNone, "DNSSEC off, no STS policy")
+	if d := b.want(unseen, policy.LevelNone, "DNSSEC off, no STS policy"); !d.Unvalidated {
+		t.Error("RT-047: the decision does not say that nothing can be known to be secure now")
+	}
+	b.SetOverrides([]policy.Override{{Domain: unseen, Action: policy.Exempt}})
+	if d := b.want(unseen, policy.LevelMay, "override exempt"); !d.Unvalidated {
+		t.Error("RT-047: nor does that of an override")
+	}
+	b.SetOverrides(nil)
 	b.want(domain, policy.LevelSTS, "DNSSEC off, STS enforce")
 	b.advance(8 * 24 * time.Hour)
 	b.want(proven, policy.LevelNone, "DNSSEC off, no STS policy")
@@ -52,7 +59,9 @@ bogus.signed.test. 300 IN A 192.0.2.10
 	b.waitFor(func() bool { return b.DNS.Validation().On })
 	b.advance(time.Minute)
 	b.want(proven, policy.LevelDANEOnly, "DANE full")
-	b.want(unseen, policy.LevelDANEOnly, "DANE full")
+	if d := b.want(unseen, policy.LevelDANEOnly, "DANE full"); d.Unvalidated {
+		t.Error("validation is on again")
+	}
 }
 
 // TestNeverTrusted: what the operator switched off is off, for all.
@@ -61,7 +70,9 @@ func TestNeverTrusted(t *testing.T) {
 	b.want("full.signed.test", policy.LevelDANEOnly, "DANE full")
 	b.restart(func(e *policy.Engine) { e.DNS.TrustAD = dnssec.TrustNever })
 	b.advance(301 * time.Second)
-	b.want("full.signed.test", policy.LevelNone, "DNSSEC off, no STS policy")
+	if d := b.want("full.signed.test", policy.LevelNone, "DNSSEC off, no STS policy"); d.Unvalidated {
+		t.Error("what is switched off for good will not change")
+	}
 	if n := b.dns.Count("TLSA", "_25._tcp.mx.full.signed.test"); n != 1 {
 		t.Errorf("DANE-001: %d TLSA questions", n)
 	}
