@@ -18,7 +18,8 @@ import (
 // whose lookup failed is never taken for one without DANE (RFC 7672 §2.1.2). All
 // others are for MTA-STS, if it is enforced. REQUIRETLS adds its own conditions and
 // takes nothing away (RFC 8689 §4.2.1), but for bounces, which travel without it
-// (§4.2.1 exempts the null return path). TLS-Required: No waives what the
+// (§4.2.1 exempts the null return path), and where the operator has relaxed it for the
+// domain in the words of Postfix ([policy.Override.RequireTLS]). TLS-Required: No waives what the
 // destination publishes (§4.2.2), not what the operator demands.
 func Require(d *policy.Decision, p *dane.Plan, h *dane.Host, mode requiretls.Mode, bounce bool) (Demand, *Failure) {
 	r := rule{d, p, h, Demand{Plan: p, Host: h, STS: d.STS}}
@@ -142,15 +143,23 @@ func (r *rule) relaxed() (Demand, *Failure) {
 	return r.yes(Opportunistic)
 }
 
-// required adds RFC 8689 §4.2.1: the MX name is proven by DNSSEC or by an enforced
-// MTA-STS policy, if there is an MX record; the host is authenticated, and TLSA
-// records that cannot be used authenticate nothing.
+// required adds RFC 8689 §4.2.1: the host is authenticated, and TLSA records that
+// cannot be used authenticate nothing.
 func (r *rule) required(demand Demand) (Demand, *Failure) {
-	proven := r.p.Fixed || r.p.Implicit || r.p.MXSecure || r.enforced() && r.d.STS.Match(r.h.Name)
-	if !proven {
-		f := failure(StagePolicy, nil, 550, "5.7.10",
-			"%s: REQUIRETLS needs an MX answer authenticated by DNSSEC, or a host in an enforced MTA-STS policy", r.h.Name)
-		return Demand{}, f.about("", "requiretls-mx-not-authenticated")
+	if o := r.d.Override; o != nil {
+		switch o.RequireTLS { // smtp_requiretls_policy, postconf(5)
+		case "disable":
+			return demand, nil
+		case "opportunistic", "opportunistic+starttls":
+			if o.RequireTLS != "opportunistic" {
+				demand.Security = max(demand.Security, Encrypt)
+			}
+			demand.AskTLS = r.proven()
+			return demand, nil
+		}
+	}
+	if !r.proven() {
+		return r.unproven()
 	}
 	if demand.Security < PKIX {
 		demand.Security = PKIX
@@ -160,6 +169,23 @@ func (r *rule) required(demand Demand) (Demand, *Failure) {
 	}
 	demand.RequireTLS = true
 	return demand, nil
+}
+
+// proven reports whether the MX name is, by DNSSEC or by an enforced MTA-STS policy;
+// if there is an MX record at all (RFC 8689 §4.2.1).
+func (r *rule) proven() bool {
+	return r.p.Fixed || r.p.Implicit || r.p.MXSecure || r.enforced() && r.d.STS.Match(r.h.Name)
+}
+
+// unproven is final, unless DNSSEC may come back and prove the name.
+func (r *rule) unproven() (Demand, *Failure) {
+	code, enhanced, why := 550, "5.7.10", ""
+	if r.d.Unvalidated {
+		code, enhanced, why = 451, "4.7.10", ", which is not validated now"
+	}
+	f := failure(StagePolicy, nil, code, enhanced,
+		"%s: REQUIRETLS needs an MX answer authenticated by DNSSEC%s, or a host in an enforced MTA-STS policy", r.h.Name, why)
+	return Demand{}, f.about("", "requiretls-mx-not-authenticated")
 }
 
 // broken is a host of which DNS does not tell what it must.

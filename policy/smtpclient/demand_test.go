@@ -20,6 +20,8 @@ type situation struct {
 	state    dane.State
 	sts      string // mode, "!mode" if the policy does not list the host; "" if there is none
 	override string // exempt, encrypt, sts, dane, dane-only or pin
+	word     string // of the operator for REQUIRETLS
+	off      bool   // DNSSEC validation is off for now
 	plan     string // secure, insecure, fixed or implicit; "" is secure
 	mode     requiretls.Mode
 	bounce   bool
@@ -42,7 +44,7 @@ func (s situation) require(t *testing.T) (smtpclient.Demand, *smtpclient.Failure
 		h.Base = mx
 	}
 	p := &dane.Plan{NextHop: domain, MXSecure: s.plan == "" || s.plan == "secure", Fixed: s.plan == "fixed", Implicit: s.plan == "implicit"}
-	d := &policy.Decision{Destination: policy.Destination{Domain: domain}, Level: s.level, Reason: "cannot be told now", Plan: p}
+	d := &policy.Decision{Destination: policy.Destination{Domain: domain}, Level: s.level, Reason: "cannot be told now", Plan: p, Unvalidated: s.off}
 	if s.sts != "" {
 		mode, others := strings.CutPrefix(s.sts, "!")
 		pattern := mx
@@ -61,6 +63,12 @@ func (s situation) require(t *testing.T) (smtpclient.Demand, *smtpclient.Failure
 		d.Override = &policy.Override{Action: policy.Require, Level: map[string]policy.Level{
 			"encrypt": policy.LevelEncrypt, "sts": policy.LevelSTS, "dane": policy.LevelDANE, "dane-only": policy.LevelDANEOnly,
 		}[s.override]}
+	}
+	if s.word != "" {
+		if d.Override == nil {
+			d.Override = &policy.Override{}
+		}
+		d.Override.RequireTLS = s.word
 	}
 	demand, f := smtpclient.Require(d, p, h, s.mode, s.bounce)
 	if f == nil && (demand.Plan != p || demand.Host != h || demand.STS != d.STS) {
@@ -155,6 +163,23 @@ func TestRequire(t *testing.T) {
 		{name: "RT-090 the operator's rule on top", state: notlsa, override: "dane-only", mode: required, want: "451 4.7.5 dane-required"},
 		{name: "RT-090 the operator's exemption is none from REQUIRETLS", state: usable, override: "exempt", mode: required, want: "dane requiretls"},
 		{name: "RT-090 nor is encrypt enough", state: notlsa, override: "encrypt", mode: required, want: "pkix requiretls"},
+		{name: "RT-047 without DNSSEC for now, MX not proven", state: notlsa, plan: "insecure", off: true, mode: required, want: "451 4.7.10"},
+		{name: "RT-047 without DNSSEC for now, MX by STS", state: notlsa, plan: "insecure", sts: "enforce", off: true, mode: required, want: "pkix requiretls"},
+		{name: "RT-101 enforce", state: notlsa, plan: "insecure", word: "enforce", mode: required, want: unproven},
+		{name: "RT-101 opportunistic", state: notlsa, word: "opportunistic", mode: required, want: "opportunistic if offered"},
+		{name: "RT-101 opportunistic, MX not proven", state: notlsa, plan: "insecure", word: "opportunistic", mode: required, want: "opportunistic"},
+		{name: "RT-101 opportunistic waives no DANE", state: usable, word: "opportunistic", mode: required, want: "dane if offered"},
+		{name: "RT-101 opportunistic waives no STS", state: notlsa, sts: "!enforce", word: "opportunistic", mode: required, want: notInPolicy},
+		{name: "RT-101 opportunistic under an exemption", state: usable, override: "exempt", word: "opportunistic", mode: required, want: "opportunistic if offered"},
+		{name: "RT-101 opportunistic+starttls", state: notlsa, word: "opportunistic+starttls", mode: required, want: "encrypt if offered"},
+		{name: "RT-101 opportunistic+starttls, STS", state: notlsa, sts: "enforce", word: "opportunistic+starttls", mode: required, want: "pkix if offered"},
+		{name: "RT-101 opportunistic+starttls, MX not proven", state: notlsa, plan: "insecure", word: "opportunistic+starttls", mode: required, want: "encrypt"},
+		{name: "RT-101 disable", state: notlsa, word: "disable", mode: required, want: "opportunistic"},
+		{name: "RT-101 disable waives no DANE", state: usable, word: "disable", mode: required, want: "dane"},
+		{name: "RT-101 a word that is none relaxes nothing", state: notlsa, word: "Disable", mode: required, want: "pkix requiretls"},
+		{name: "RT-101 is for REQUIRETLS alone", state: notlsa, word: "opportunistic+starttls", want: "opportunistic"},
+		{name: "RT-101 is for REQUIRETLS alone, relaxed", state: usable, word: "opportunistic+starttls", mode: relaxed, want: "opportunistic"},
+		{name: "RT-073 bounce, and the operator's word", state: notlsa, word: "opportunistic+starttls", mode: required, bounce: true, want: "opportunistic"},
 		{name: "RT-073 bounce", state: notlsa, plan: "insecure", mode: required, bounce: true, want: "opportunistic"},
 		{name: "RT-073 bounce, under policy", state: usable, mode: required, bounce: true, want: "dane"},
 
@@ -196,6 +221,9 @@ func require(t *testing.T, demand smtpclient.Demand, f *smtpclient.Failure) stri
 		s := demand.Security.String()
 		if demand.RequireTLS {
 			s += " requiretls"
+		}
+		if demand.AskTLS {
+			s += " if offered"
 		}
 		return s
 	}
@@ -240,7 +268,7 @@ func TestRequireNever(t *testing.T) {
 	})
 	t.Run("RT-065 nothing else asks for the parameter", func(t *testing.T) {
 		walk(t, func(s situation, d smtpclient.Demand, f *smtpclient.Failure) bool {
-			return s.mode == requiretls.Required || !d.RequireTLS
+			return s.mode == requiretls.Required && !d.AskTLS || !d.RequireTLS && !d.AskTLS
 		})
 	})
 	t.Run("SMTP-043 clear text only where nothing applies", func(t *testing.T) {

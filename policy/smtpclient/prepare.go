@@ -45,12 +45,19 @@ func (t *transaction) prepare() *Failure {
 	if s.Offers("DSN") { // RFC 3461 §5.2.1
 		mail += parameter("RET", e.Ret) + parameter("ENVID", e.EnvID)
 	}
-	if s.target.Demand.RequireTLS { // offered, or there would be no session
+	if s.keepsTLS() {
 		mail += " REQUIRETLS"
 	}
 	t.mail = mail
 	t.recipients(to, utf8)
 	return nil
+}
+
+// keepsTLS reports whether the parameter REQUIRETLS goes with MAIL: demanded, or
+// there would be no session, or asked for and no less justified.
+func (s *Session) keepsTLS() bool {
+	d := s.target.Demand
+	return d.RequireTLS || d.AskTLS && s.info.Secured >= PKIX && s.Offers("REQUIRETLS")
 }
 
 // recipients words the RCPT commands. An address that would be more than an address

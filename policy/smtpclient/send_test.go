@@ -264,27 +264,6 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-func TestRequireTLS(t *testing.T) {
-	for _, ret := range []string{"FULL", "HDRS"} {
-		b := newBed(t)
-		s := b.open("pkix requiretls")
-		e := &smtpclient.Envelope{From: "a@x", To: []smtpclient.Recipient{{Addr: "b@x"}}, Ret: ret}
-		b.sendAs(s, e, text)
-		s.Close()
-		b.Ended()
-		t.Run("RT-040 the parameter as sent", func(t *testing.T) {
-			if got, want := b.Mails()[0].From, "<a@x> SIZE=21 RET="+ret+" REQUIRETLS"; got != want {
-				t.Errorf("MAIL FROM:%s, want %s", got, want)
-			}
-		})
-		t.Run("RT-076 RET="+ret+" is relayed as it is", func(t *testing.T) {
-			if got := b.Mails()[0].From; !strings.Contains(got, " RET="+ret) {
-				t.Errorf("MAIL FROM:%s", got)
-			}
-		})
-	}
-}
-
 func TestPipelining(t *testing.T) {
 	t.Run("SMTP-090 in one group", func(t *testing.T) {
 		b := newBed(t)

@@ -48,6 +48,7 @@ func (s Security) String() string {
 type Demand struct {
 	Security   Security
 	RequireTLS bool // the host must offer REQUIRETLS inside TLS, and gets the parameter (RFC 8689 §4.2.1); implies PKIX or DANE
+	AskTLS     bool // the host gets the parameter if its session would satisfy RequireTLS, which is not demanded
 
 	// What the session is judged by, whatever Security demands: of an
 	// opportunistic session it is reported only. Each may be nil.
