@@ -105,29 +105,6 @@ func TestRecipients(t *testing.T) {
 		want(t, b.send(normal, "u@d.test")[0], "451 4.4.2", "a.test")
 		untouched(t, z)
 	})
-	t.Run("several domains side by side", func(t *testing.T) {
-		b, a, z := two(t)
-		b.mx("e.test", 10, "z.test")
-		a.Reply(".", mxtest.Stall)
-		z.Reply(".", mxtest.Stall)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for _, r := range b.send(normal, "u@d.test", "u@e.test") {
-				want(t, r, "250 2.0.0")
-			}
-		}()
-		for len(a.Mails()) == 0 || len(z.Mails()) == 0 {
-			select {
-			case <-done:
-				t.Fatal("ended while both hosts stall")
-			default:
-			}
-		}
-		a.Release()
-		z.Release()
-		<-done
-	})
 	t.Run("SMTP-087 a bounce that fails makes no noise", func(t *testing.T) {
 		b, a, z := two(t)
 		a.Reply("RCPT", "550 5.1.1 no such user")

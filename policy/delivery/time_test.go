@@ -243,6 +243,27 @@ func TestDeadline(t *testing.T) {
 	})
 }
 
+// TestSideBySide: no domain waits for another.
+func TestSideBySide(t *testing.T) {
+	frozen(t, func(t *testing.T, b *still) {
+		hosts := []*mxtest.Host{b.host("d.test", mxtest.Config{}), b.host("e.test", mxtest.Config{})}
+		for _, h := range hosts {
+			h.Reply(".", mxtest.Stall)
+		}
+		done := b.later(b.message("u@d.test", "u@e.test"))
+		synctest.Wait()
+		for _, h := range hosts {
+			if n := len(h.Mails()); n != 1 {
+				t.Errorf("%s has %d messages while the other does not reply", h.Name, n)
+			}
+			h.Release()
+		}
+		for _, r := range <-done {
+			want(t, r, "250 2.0.0")
+		}
+	})
+}
+
 // TestEnd: what happens to messages when the listeners end.
 func TestEnd(t *testing.T) {
 	stopping := func(b *still) (context.Context, context.CancelFunc) { return context.WithCancel(context.Background()) }
