@@ -179,7 +179,7 @@ func (r *run) open(ctx context.Context) error {
 		r.at, err = r.first(f, id, size)
 	case r.at.file != id || size < r.at.offset || !r.at.in(f):
 		if err = r.catchUp(ctx); err == nil {
-			r.at = start(id)
+			r.goOn(f, id)
 		}
 	}
 	if err != nil {
@@ -224,9 +224,10 @@ func (r *run) check(ctx context.Context) error {
 	if err := r.catchUp(ctx); err != nil {
 		return err
 	}
-	r.at, r.window = start(id), window{}
+	r.goOn(r.file, id)
 	r.buf, r.skipping, r.skipped = r.buf[:0], false, 0
-	return nil
+	r.window, err = windowAt(r.file, r.at.offset)
+	return err
 }
 
 // replaced goes on to the new file when the open one was renamed and its writer has

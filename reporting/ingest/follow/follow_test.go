@@ -32,6 +32,7 @@ type reader struct {
 	lines  []string
 	stored []byte // position
 	fail   error
+	then   func() // is called once, before the next lines are taken
 }
 
 func newReader(t *testing.T) *reader {
@@ -68,6 +69,10 @@ func (r *reader) take(lines []byte, behind follow.Position) error {
 	defer r.mu.Unlock()
 	if r.fail != nil {
 		return r.fail
+	}
+	if then := r.then; then != nil {
+		r.then = nil
+		then()
 	}
 	for line := range strings.Lines(string(lines)) {
 		r.lines = append(r.lines, strings.TrimSuffix(line, "\n"))
@@ -217,6 +222,32 @@ func TestRenameWhileStopped(t *testing.T) {
 			r.want(strings.Repeat("x", 1000), "a", "b", "c", "d")
 			r.write("mail.log", "e\n")
 			r.want(strings.Repeat("x", 1000), "a", "b", "c", "d", "e")
+		})
+	}
+}
+
+// What was missed is still being read when the log is rotated once more.
+func TestRotatedWhileCatchingUp(t *testing.T) {
+	for name, rotate := range map[string]func(*reader){
+		"copytruncate": func(r *reader) { r.copytruncate("mail.log.2") },
+		"rename":       func(r *reader) { r.rename("mail.log", "mail.log.2") },
+		"copy, so far": func(r *reader) { r.write("mail.log.2", "c\n") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newReader(t)
+			r.write("mail.log", "a\n")
+			r.start()
+			r.want("a")
+			r.stop()
+			r.write("mail.log", "b\n")
+			r.rename("mail.log", "mail.log.1")
+			r.write("mail.log", "c\nd\n")
+			touch(t, r, "mail.log.1", "mail.log")
+			r.then = func() { rotate(r) }
+			r.start()
+			r.want("a", "b", "c", "d")
+			r.write("mail.log", "e\n")
+			r.want("a", "b", "c", "d", "e")
 		})
 	}
 }

@@ -45,20 +45,40 @@ func (l *Log) predecessors() ([]predecessor, error) {
 
 // catchUp reads what was written behind the position before the log became another
 // file: the rest of the one that the position is in, under its new name or in a copy,
-// and all that came between. Without any trace of it, lines may be lost, which is
-// said.
+// and all that came between. That takes a while in which the log may be rotated once
+// more, so it looks again until there is nothing behind the position. Without any
+// trace of it, lines may be lost, which is said.
 func (r *run) catchUp(ctx context.Context) error {
 	if r.at == (Position{}) || r.at.offset == 0 && r.at.file == (fileID{}) {
 		return nil
 	}
+	for {
+		before := r.at
+		found, err := r.readPredecessors(ctx)
+		if err != nil {
+			return err
+		}
+		if !found {
+			r.log.Warn("what was last read of the log is nowhere; lines may be missed", "path", r.Path)
+			return nil
+		}
+		if r.at == before || r.at.offset == 0 {
+			return nil
+		}
+	}
+}
+
+// readPredecessors reads those from the position on that there are now, and reports
+// whether it is in one of them.
+func (r *run) readPredecessors(ctx context.Context) (bool, error) {
 	list, err := r.predecessors()
 	if err != nil {
-		return err
+		return false, err
 	}
 	found := -1
 	for i, p := range list {
 		if ctx.Err() != nil {
-			return context.Cause(ctx)
+			return false, context.Cause(ctx)
 		}
 		if r.has(p) {
 			found = i
@@ -66,8 +86,7 @@ func (r *run) catchUp(ctx context.Context) error {
 		}
 	}
 	if found < 0 {
-		r.log.Warn("what was last read of the log is nowhere; lines may be missed", "path", r.Path)
-		return nil
+		return false, nil
 	}
 	for i := found; i >= 0; i-- { // from there to the latest
 		if i != found {
@@ -77,10 +96,20 @@ func (r *run) catchUp(ctx context.Context) error {
 			r.at = start(fileID{})
 		}
 		if err := r.readThrough(ctx, list[i]); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return true, nil
+}
+
+// goOn is where to read on in f when what came before it was read. A copy that was
+// still being made, or a file that was renamed meanwhile, has the beginning of f
+// itself.
+func (r *run) goOn(f io.ReaderAt, id fileID) {
+	if r.at.offset == 0 || !r.at.in(f) {
+		r.at = start(id)
+	}
+	r.at.file = id
 }
 
 // has reports whether a predecessor holds the text that the position is behind.
@@ -112,7 +141,6 @@ func (r *run) readThrough(ctx context.Context, p predecessor) error {
 		return err
 	}
 	defer f.Close()
-	r.log.Info("reading the rest of a log that was rotated", "path", p.path)
 	var w window
 	before := max(0, r.at.offset-int64(len(w)))
 	if _, err := io.CopyN(io.Discard, f, before); err != nil {
@@ -122,8 +150,13 @@ func (r *run) readThrough(ctx context.Context, p predecessor) error {
 		return err
 	}
 	r.window, r.buf, r.skipping, r.skipped = w, r.buf[:0], false, 0
+	said := false
 	for ctx.Err() == nil {
 		n, err := f.Read(r.buf[len(r.buf):cap(r.buf)])
+		if n > 0 && !said {
+			said = true
+			r.log.Info("reading the rest of a log that was rotated", "path", p.path)
+		}
 		r.buf = r.buf[:len(r.buf)+n]
 		if n > 0 {
 			if err := r.lines(); err != nil {
