@@ -38,15 +38,16 @@ func head(line []byte) (e entry, ok bool) {
 		return e, false
 	}
 	e.stamp, line = line[:n], line[n+1:]
-	if version {
-		return structured(e, line)
+	switch {
+	case version:
+		ok = e.structured(line)
+	case e.classic(line):
+		ok = true
+	default: // some templates of RFC 5424 leave priority and version out
+		e = entry{stamp: e.stamp}
+		ok = e.structured(line) && len(e.pid) > 0
 	}
-	if c, ok := classic(e, line); ok {
-		return c, true
-	}
-	// Some templates leave priority and version out.
-	e, ok = structured(e, line)
-	return e, ok && len(e.pid) > 0
+	return e, ok
 }
 
 // priority takes "<22>" off, and says whether a version follows, which makes the rest
@@ -69,28 +70,28 @@ func priority(line []byte) (rest []byte, version bool) {
 // classic reads "host prog[pid]: text". Between host and program some daemons say
 // facility and level: "<mail.info> host prog:" (FreeBSD), "host mail.info prog:"
 // (BusyBox), "prog[pid]: [ID 1 mail.info] text" (Solaris).
-func classic(e entry, line []byte) (entry, bool) {
+func (e *entry) classic(line []byte) bool {
 	if len(line) > 0 && line[0] == '<' {
 		_, line, _ = bytes.Cut(line, []byte("> "))
 	}
 	start := line
 	var ok bool
 	if e.host, line, ok = word(line); !ok {
-		return e, false
+		return false
 	}
 	tag, rest, ok := word(line)
 	if ok && tag[len(tag)-1] != ':' && bytes.IndexByte(tag, '.') > 0 {
 		tag, rest, ok = word(rest)
 	}
 	if !ok || len(tag) < 2 || tag[len(tag)-1] != ':' {
-		return e, false
+		return false
 	}
 	tag = tag[:len(tag)-1]
 	e.key = start[:len(start)-len(rest)-len(": ")]
 	if n := len(tag) - 1; tag[n] == ']' {
 		open := bytes.LastIndexByte(tag, '[')
 		if open < 1 || !digits(tag[open+1:n]) {
-			return e, false
+			return false
 		}
 		tag, e.pid = tag[:open], tag[open+1:n]
 	}
@@ -100,37 +101,37 @@ func classic(e entry, line []byte) (entry, bool) {
 			e.text = after
 		}
 	}
-	return e, true
+	return true
 }
 
 // structured reads "host app-name procid msgid structured-data text". rsyslog's
 // template for it cuts "postfix/smtp" at the slash, where only "postfix" is left.
-func structured(e entry, line []byte) (entry, bool) {
+func (e *entry) structured(line []byte) bool {
 	start := line
 	var ok bool
 	if e.host, line, ok = word(line); !ok {
-		return e, false
+		return false
 	}
 	if e.tag, line, ok = word(line); !ok {
-		return e, false
+		return false
 	}
 	if e.pid, line, ok = word(line); !ok {
-		return e, false
+		return false
 	}
 	e.key = start[:len(start)-len(line)-1]
 	if !digits(e.pid) {
 		e.pid = nil
 	}
 	if _, line, ok = word(line); !ok { // msgid
-		return e, false
+		return false
 	}
 	if e.text, ok = elements(line); !ok {
-		return e, false
+		return false
 	}
 	e.text = bytes.TrimPrefix(e.text, []byte("\xef\xbb\xbf")) // RFC 5424 §6.4: text in UTF-8 may start so
 	e.text = bytes.TrimLeft(e.text, " ")                      // rsyslog leaves the blank behind the tag to the text
 	e.cut = bytes.IndexByte(e.tag, '/') < 0
-	return e, true
+	return true
 }
 
 // elements skips the structured data of RFC 5424 §6.3: "-", or elements in brackets

@@ -80,21 +80,13 @@ func relayAgain(b, relay []byte) bool {
 	}
 }
 
-// logField reads "name=value, ", or a value alone. None of them has a blank or a bracket
-// that a text has.
+// logField reads "name=value, ", or a value alone. None of them has a blank.
 func logField(b []byte) (f, rest []byte, ok bool) {
-	for i, c := range b {
-		switch c {
-		case ' ':
-			if i < 2 || b[i-1] != ',' {
-				return nil, nil, false
-			}
-			return b[:i-1], b[i+1:], true
-		case '(', '<':
-			return nil, nil, false
-		}
+	i := bytes.IndexByte(b, ' ')
+	if i < 2 || b[i-1] != ',' {
+		return nil, nil, false
 	}
-	return nil, nil, false
+	return b[:i-1], b[i+1:], true
 }
 
 // finish reads "sent (250 ok)". A line that was cut has no closing parenthesis.
@@ -132,15 +124,15 @@ func addressEnd(b []byte) (address, rest []byte, ok bool) {
 		}
 	}
 	for {
-		i := bytes.Index(b[from:], []byte(">, "))
+		i := bytes.IndexByte(b[from:], '>')
 		if i < 0 {
 			return nil, nil, false
 		}
-		address, rest = b[:from+i], b[from+i+len(">, "):]
-		if bytes.HasPrefix(rest, []byte("relay=")) || bytes.HasPrefix(rest, []byte("orig_to=<")) {
-			return address, rest, true
-		}
 		from += i + 1
+		rest, ok = bytes.CutPrefix(b[from:], []byte(", "))
+		if ok && (bytes.HasPrefix(rest, []byte("relay=")) || bytes.HasPrefix(rest, []byte("orig_to=<"))) {
+			return b[:from-1], rest, true
+		}
 	}
 }
 
