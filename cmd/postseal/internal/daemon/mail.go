@@ -74,7 +74,7 @@ func (d *daemon) buildDelivery() error {
 		MaxMessage:   c.Delivery.MaxMessage,
 	}
 	takes := c.Fallback()
-	takes.Mixed = false // Exim does DANE host by host, beside MTA-STS
+	takes.Mixed = takes.Mixed && !c.Host.DANE // with DANE, Exim does it host by host, beside MTA-STS
 	d.exim.Host = exim.Host{DANE: c.Host.DANE, Fallback: true, Takes: takes}
 	return nil
 }
