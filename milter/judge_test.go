@@ -107,6 +107,15 @@ func TestVerdict(t *testing.T) {
 			t.Error(diff)
 		}
 	})
+	t.Run("RT-023 what an attached message says does not count", func(t *testing.T) {
+		m := dial(t, &milter.Server{})
+		m.negotiate(6, allActions, 0) // with the body
+		m.connect("client.example.com", far)
+		changes, verdict := m.transact(mail{body: "--x\r\nContent-Type: message/rfc822\r\n\r\nTLS-Required: No\r\n\r\n"})
+		if changes != nil || verdict != "c" {
+			t.Errorf("%q, %s", changes, verdict)
+		}
+	})
 	t.Run("RT-066 an older mail server routes by the tag relaxed", func(t *testing.T) {
 		check(t, s, far, mail{header: []string{"tls-required:\n no "}}, tagRelaxed)
 		check(t, &milter.Server{Route: milter.RouteRecipient}, far, mail{header: []string{"TLS-Required: No"}},

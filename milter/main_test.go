@@ -245,6 +245,7 @@ type mail struct {
 	to      []string
 	mailers []string // {rcpt_mailer} of each
 	header  []string // fields; what comes first is Subject
+	body    string
 }
 
 // transact shows a whole message.
@@ -272,7 +273,7 @@ func (m *mta) transact(x mail) (changes []string, verdict string) {
 		m.command('L', name, strings.TrimPrefix(value, " "))
 	}
 	m.command('N')
-	m.raw(rawFrame('B', []byte("body\r\n")))
+	m.raw(rawFrame('B', []byte(x.body+"body\r\n")))
 	return m.end()
 }
 

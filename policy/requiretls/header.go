@@ -1,7 +1,6 @@
 package requiretls
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -59,40 +58,6 @@ func Field(name string) string {
 func Draft(name string) bool {
 	name = strings.TrimRight(name, " \t")
 	return equal(name, "Require-TLS") || equal(name, "RequireTLS")
-}
-
-// Values returns the values, as they stand, of the fields with this name in the
-// header section at the start of text. Lines may end in LF or CRLF. The section
-// ends at the first line that is empty or no part of a header, so what an attached
-// message says is not looked at.
-func Values(text []byte, name string) []string {
-	var values []string
-	ours := false
-	for len(text) > 0 {
-		line := text
-		if i := bytes.IndexByte(text, '\n'); i >= 0 {
-			line = text[:i+1]
-		}
-		text = text[len(line):]
-		if line[0] == ' ' || line[0] == '\t' {
-			if ours {
-				values[len(values)-1] += string(line)
-			}
-			continue
-		}
-		field, rest, ok := bytes.Cut(line, []byte(":"))
-		if !ok {
-			break
-		}
-		ours = equal(strings.TrimRight(string(field), " \t"), name)
-		if ours {
-			values = append(values, string(rest))
-		}
-	}
-	for i, v := range values {
-		values[i] = strings.TrimRight(v, "\r\n")
-	}
-	return values
 }
 
 // value unfolds a field's value (RFC 5322 §2.2.3) and takes off the blanks around it.
