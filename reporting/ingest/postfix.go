@@ -222,6 +222,8 @@ func (p *postfix) warning(e *entry, text []byte) {
 	switch {
 	case bytes.HasPrefix(text, []byte("TLS policy lookup for ")):
 		p.lookup(e, text[len("TLS policy lookup for "):])
+	case bytes.HasPrefix(text, []byte("TLS policy lookup error for ")): // where a connection might be reused
+		p.lookup(e, text[len("TLS policy lookup error for "):])
 	case bytes.HasPrefix(text, []byte("MX name '")):
 		p.outside(e, text[len("MX name '"):])
 	case bytes.HasPrefix(text, []byte("TLS library problem: ")):

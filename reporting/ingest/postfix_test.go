@@ -176,7 +176,8 @@ func TestPostfixResultTypes(t *testing.T) {
 		} {
 			// Each address of the host says the same.
 			line := "warning: TLS policy lookup for a.example/mx.a.example: " + why
-			log := smtpLog(line, line, to("u@a.example", "none", why))
+			reuse := strings.Replace(line, "lookup", "lookup error", 1)
+			log := smtpLog(reuse, line, line, to("u@a.example", "none", why))
 			reads(t, log, "a.example mx.a.example "+want)
 			if s, _ := replayed(t, log); len(s) != 1 || s[0].Policy.Type != tlsrpt.TLSA {
 				t.Errorf("%s: policy %+v", why, s)
