@@ -148,8 +148,11 @@ func TestTestingMode(t *testing.T) {
 		}
 	}
 	start := s.now()
-	s.sessions(20, "mx.testing.test") // these ask for the probe
+	s.mx.Reply("GREETING", mxtest.Stall) // so that no probe ends before its time
+	s.sessions(20, "mx.testing.test")    // these ask for the probe
 	want("unverified success", 20)
+	s.mx.Reply("GREETING")
+	s.mx.Release()
 	s.probed(start)
 	s.sessions(30, "mx.testing.test")
 	want("reported success", 30)
@@ -157,11 +160,14 @@ func TestTestingMode(t *testing.T) {
 	s.mx.Set(mxtest.Config{Certificate: "expired"})
 	s.sessions(10, "mx.testing.test") // a probe a day, no more
 	want("reported success", 40)
+	s.mx.Reply("GREETING", mxtest.Stall)
 	s.advance(25 * time.Hour)
 	next := s.now()
 	s.engine.Decide(t.Context(), policy.Destination{Domain: "testing.test", Port: 25})
 	s.sessions(1, "mx.testing.test")
 	want("unverified success", 21)
+	s.mx.Reply("GREETING")
+	s.mx.Release()
 	s.probed(next)
 	s.sessions(39, "mx.testing.test")
 	want("reported certificate-expired", 39)
