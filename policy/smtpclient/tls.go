@@ -101,7 +101,8 @@ func (s *Session) handshake(c *Client) *Failure {
 }
 
 // unshaken explains why there was no handshake. Who was reached and does not do TLS
-// as we want it will not for REQUIRETLS either; who hung up or fell silent may.
+// as we want it will not for REQUIRETLS either; who hung up, fell silent or had
+// trouble of his own may.
 func (s *Session) unshaken(err error) *Failure {
 	reason := ""
 	remote, alert := errors.AsType[*net.OpError](err)
@@ -118,6 +119,9 @@ func (s *Session) unshaken(err error) *Failure {
 	}
 	if reason != "" {
 		code, enhanced := s.target.Demand.codes("4.7.5")
+		if alert && strings.Contains(reason, "internal error") { // nothing about us, RFC 8446 §6.2
+			code, enhanced = 451, "4.7.5"
+		}
 		f := s.fail(StageHandshake, err, code, enhanced, "TLS handshake failed%s", cause(err)).about("validation-failure", reason)
 		if ours && strings.Contains(local, "certificate") { // that crypto/x509 cannot read
 			f.Result = "certificate-not-trusted"

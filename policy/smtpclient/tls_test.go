@@ -130,9 +130,14 @@ func TestVersions(t *testing.T) {
 		{"STS-098 1.0 at most", mxtest.Config{MaxVersion: tls.VersionTLS10}, nil, "pkix", bad, "EHLO STARTTLS"},
 		{"DANE-096 1.1 at most", old, nil, "dane", bad, "EHLO STARTTLS"},
 		{"RT-041 1.1 at most", old, nil, "pkix requiretls", "550 5.7.10 handshake validation-failure", "EHLO STARTTLS"},
+		{"RT-041 an alert", mxtest.Config{Handshake: alert("\x28")}, nil, "pkix requiretls", "550 5.7.10 handshake validation-failure", "EHLO STARTTLS"},
+		{"RT-047 an alert over an error of its own", mxtest.Config{Handshake: alert("\x50")}, nil, "pkix requiretls", bad, "EHLO STARTTLS"},
 		{"SEED-031 TLS 1.0 is not enough", mxtest.Config{MaxVersion: tls.VersionTLS10}, nil, "encrypt", bad, "EHLO STARTTLS"},
 	})
 }
+
+// alert is a fatal one as it comes in clear (RFC 8446 §5.1, §6).
+func alert(description string) string { return "\x15\x03\x03\x00\x02\x02" + description }
 
 func TestClientHello(t *testing.T) {
 	b := newBed(t)
