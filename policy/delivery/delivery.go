@@ -55,8 +55,13 @@ type Server struct {
 	Client   *smtpclient.Client
 	Ledger   *ledger.Ledger // nil: nothing is remembered. Its Run must outlast Serve
 	Report   func(Outcome)  // of each session with an MX host; nil: none. Must not block
-	Log      *slog.Logger   // nil: none
-	Now      func() time.Time
+
+	// Reported waits until all that was reported before is safe; no reply is given
+	// before that. nil: there is nothing to wait for.
+	Reported func(context.Context) error
+
+	Log *slog.Logger // nil: none
+	Now func() time.Time
 
 	Hostname     string       // ours: in replies, in Received lines, and to know ourselves among MX hosts; "": the system's
 	Names        []string     // further names of this host and of the mail server

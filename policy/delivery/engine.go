@@ -19,8 +19,8 @@ const (
 	// maxGroups next hops of one message are delivered to side by side.
 	maxGroups = 16
 
-	// recordPatience is how long a reply waits for the ledger: a commit takes
-	// milliseconds, and after this a disk is stalled, which must not hold up mail.
+	// recordPatience is how long a reply waits for the ledger, and again for the
+	// sessions to be counted: a commit takes milliseconds, and after this a disk is stalled, which must not hold up mail.
 	recordPatience = 10 * time.Second
 )
 
@@ -74,7 +74,21 @@ func (s *Server) deliver(ctx context.Context, m *message) []smtpclient.Reply {
 	for i, f := range joined {
 		d.join(ctx, i, f)
 	}
+	d.reported()
 	return d.answers(ctx)
+}
+
+// reported waits until the sessions of this message are counted: the mail server
+// takes note of our reply, and a crash must not make us forget what was counted for it.
+func (d *delivery) reported() {
+	if d.s.Reported == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(d.s.state.lifetime(), recordPatience)
+	defer cancel()
+	if err := d.s.Reported(ctx); err != nil {
+		d.log.Error("sessions of a delivery are not on disk; they may be missing in a report", "error", err)
+	}
 }
 
 // split sorts recipients by next hop. Those without one get their reply.

@@ -1,6 +1,8 @@
 package delivery
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -304,4 +306,21 @@ func TestOverrides(t *testing.T) {
 		want(t, b.send(normal, "u@d.test")[0], "451 4.7.5", "mx.test")
 		untouched(t, h)
 	})
+}
+
+// No reply is given before the sessions that it rests on are safe; a disk that fails
+// does not turn a delivery into another.
+func TestReportedBeforeTheReply(t *testing.T) {
+	b := newBed(t)
+	b.host("mx.test", 11)
+	b.mx("d.test", 10, "mx.test")
+	var waited [][]string
+	b.Reported = func(context.Context) error {
+		waited = append(waited, b.reported())
+		return errors.New("disk full")
+	}
+	want(t, b.send(normal, "u@d.test")[0], "250 2.0.0")
+	if diff := cmp.Diff([][]string{{"mx.test no-policy-found:"}}, waited); diff != "" {
+		t.Errorf("reported before the wait (-want +got):\n%s", diff)
+	}
 }

@@ -72,6 +72,7 @@ func (d *daemon) buildDelivery() error {
 		Routes:       routes(c.Delivery.Routes),
 		Deadline:     c.Delivery.Deadline,
 		MaxMessage:   c.Delivery.MaxMessage,
+		Grace:        drainLimit / 2, // the other half is for replies to what was sent whole
 	}
 	takes := c.Fallback()
 	takes.Mixed = takes.Mixed && !c.Host.DANE // with DANE, Exim does it host by host, beside MTA-STS

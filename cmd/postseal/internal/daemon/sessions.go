@@ -81,7 +81,7 @@ func (d *daemon) buildRecording(db *boltdb.DB) error {
 	d.recording = r
 	d.engine.Report = d.recordPolicy
 	if d.delivery != nil {
-		d.delivery.Report = d.recordDelivery
+		d.delivery.Report, d.delivery.Reported = d.recordDelivery, r.recorder.Sync
 	}
 	if d.config.Reporting.EximEvents {
 		roots, err := d.config.DeliveryRoots()
