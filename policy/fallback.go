@@ -12,7 +12,7 @@ type Fallback struct {
 	Mixed    bool // DANE at some MX hosts, MTA-STS enforce for the others: a mail server has one level for all
 	DANE     bool // a DANE requirement
 	STS      bool // MTA-STS enforce
-	Unusable bool // TLSA records of which none is usable
+	Unusable bool // TLSA records of which none is usable, whether MTA-STS is enforced besides or not
 
 	// Domains are taken whatever they publish, Local never: each a domain, or
 	// ".example.org" for all names below one. In A-labels and lower case.
@@ -31,7 +31,7 @@ func (f *Fallback) Takes(d *Decision) bool {
 	}
 	switch d.Level {
 	case LevelSTS:
-		return f.STS || f.Mixed && d.DANE == dane.ClassPartial
+		return f.STS || f.Mixed && d.DANE == dane.ClassPartial || f.Unusable && d.DANE == dane.ClassUnusable
 	case LevelDANE, LevelDANEOnly:
 		return f.DANE || f.Unusable && d.DANE == dane.ClassUnusable
 	}

@@ -28,6 +28,8 @@ func TestFallback(t *testing.T) {
 		{"dane, but MTA-STS", &policy.Fallback{DANE: true}, at("a.example", policy.LevelSTS, dane.ClassNone), false},
 		{"sts", &policy.Fallback{STS: true}, at("a.example", policy.LevelSTS, dane.ClassNone), true},
 		{"unusable", &policy.Fallback{Unusable: true}, at("a.example", policy.LevelDANE, dane.ClassUnusable), true},
+		{"unusable, and MTA-STS", &policy.Fallback{Unusable: true}, at("a.example", policy.LevelSTS, dane.ClassUnusable), true},
+		{"unusable, but usable, and MTA-STS", &policy.Fallback{Unusable: true}, at("a.example", policy.LevelSTS, dane.ClassPartial), false},
 		{"unusable, but usable", &policy.Fallback{Unusable: true}, at("a.example", policy.LevelDANE, dane.ClassPartial), false},
 		{"no requirement", &all, at("a.example", policy.LevelNone, dane.ClassNone), false},
 		{"cannot be told", &all, at("a.example", policy.LevelTemp, dane.ClassBroken), false},

@@ -48,6 +48,9 @@ func Answer(d *policy.Decision, host Host) string {
 	case policy.LevelEncrypt:
 		return host.fallback("Exim cannot require encryption alone, as a rule does for " + domain)
 	case policy.LevelSTS:
+		if host.DANE && host.Fallback && d.DANE == dane.ClassUnusable {
+			return modeFallback // it tries DANE here, too, and would crash; see below
+		}
 		return enforce(d)
 	case policy.LevelDANE, policy.LevelDANEOnly:
 		switch {

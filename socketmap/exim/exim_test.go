@@ -80,6 +80,8 @@ const (
 func TestAnswer(t *testing.T) {
 	type answers struct{ alone, withFallback, withDANE, withBoth string }
 	same := func(s string) answers { return answers{s, s, s, s} }
+	unusableSTS := stsDecision("mx1.a.test", "*.b.test")
+	unusableSTS.DANE = dane.ClassUnusable
 	cases := []struct {
 		name string
 		d    *policy.Decision
@@ -96,6 +98,7 @@ func TestAnswer(t *testing.T) {
 		{"DANE full", decision(policy.LevelDANEOnly, dane.ClassFull), answers{cannotDANE, fallback, none, none}},
 		{"DANE-127 DANE partial", decision(policy.LevelDANE, dane.ClassPartial), answers{cannotDANE, fallback, none, none}},
 		{"DANE unusable crashes Exim 4.96", decision(policy.LevelDANE, dane.ClassUnusable), answers{cannotDANE, fallback, unusable, fallback}},
+		{"DANE unusable crashes Exim 4.96 under STS enforce, too", unusableSTS, answers{enforce, enforce, enforce, fallback}},
 		{"dane-only by a rule, unusable", decision(policy.LevelDANEOnly, dane.ClassUnusable), answers{cannotDANE, fallback, unusable, fallback}},
 		{"dane-only by a rule, no records", decision(policy.LevelDANEOnly, dane.ClassNone), answers{cannotDANE, fallback, notEveryHost, fallback}},
 		{"SM-040 temporary", tempDecision("MX of d.test: SERVFAIL"), same(`v=1 mode=defer why="MX of d.test: SERVFAIL"`)},
