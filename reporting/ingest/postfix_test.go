@@ -132,6 +132,22 @@ func TestPostfixResultTypes(t *testing.T) {
 		reads(t, smtpLog(to("u@a.example", mxA+":25", "Protocol error: TLS is required, but host "+mxA+" refused to start TLS: 354 what")),
 			"a.example mx.a.example[192.0.2.1] starttls-not-supported STARTTLS refused: 354")
 	})
+	t.Run("RPT-040 no STARTTLS where REQUIRETLS asks for it", func(t *testing.T) {
+		for _, beginning := range []string{"Sender requested REQUIRETLS, but ", "REQUIRETLS Failure: sender requested REQUIRETLS, but "} {
+			reads(t, smtpLog(to("u@a.example", mxA+":25", beginning+"TLS service was not offered by host "+mxA)),
+				"a.example mx.a.example[192.0.2.1] starttls-not-supported")
+			reads(t, smtpLog(to("u@a.example", mxA+":25", beginning+"host "+mxA+" refused to start TLS: 502 5.5.1 no")),
+				"a.example mx.a.example[192.0.2.1] starttls-not-supported STARTTLS refused: 502")
+			reads(t, smtpLog("certificate verification failed for "+mxA+":25: self-signed certificate", upA,
+				to("u@a.example", mxA+":25", beginning+"no trusted server certificate was found. The last attempted server was "+mxA)),
+				"a.example mx.a.example[192.0.2.1] certificate-not-trusted self-signed certificate")
+			// The session was as its policy wants it; it is REQUIRETLS that is missing.
+			reads(t, smtpLog(upA, id+": "+beginning+"REQUIRETLS support was not offered by host "+mxA, to("u@a.example", mxA+":25", "250 ok")),
+				"a.example mx.a.example[192.0.2.1]")
+			reads(t, smtpLog(upA, to("u@a.example", mxA+":25", beginning+"no server was found that supports REQUIRETLS. The last attempted server was "+mxA)),
+				"a.example mx.a.example[192.0.2.1]")
+		}
+	})
 	t.Run("RPT-041 wrong name", func(t *testing.T) {
 		failed(t, "server certificate verification failed for "+mxA+":25: num=62:hostname mismatch", "certificate-host-mismatch hostname mismatch")
 	})
