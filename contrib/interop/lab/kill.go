@@ -63,14 +63,19 @@ func (t tally) String() string {
 // twice: exactly those.
 func (l *lab) kill(ctx context.Context) error {
 	const name = "kill"
+	var gating []*postfix
 	for _, p := range l.postfixes {
+		if !p.gates {
+			continue
+		}
+		gating = append(gating, p)
 		if _, err := p.run(ctx, "postsuper", "-d", "ALL"); err != nil { // what other stories have left
 			return err
 		}
 	}
 	sums, whole := make([]tally, len(moments)), tally{}
 	for round := range l.kills {
-		p := l.postfixes[round%len(l.postfixes)]
+		p := gating[round%len(gating)]
 		at := moments[round%len(moments)]
 		// Later turns come a little later each, to meet what is between the steps.
 		at.after += time.Duration(round/len(moments)) * time.Millisecond / 4

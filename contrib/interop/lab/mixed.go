@@ -13,7 +13,7 @@ import (
 // and a host that fails it does not keep the other from taking the mail.
 func (l *lab) mixed(ctx context.Context) error {
 	const name = "mixed"
-	for _, p := range l.postfixes {
+	l.each(ctx, name, func(ctx context.Context, p *postfix) error {
 		if err := l.daemon.restart(ctx); err != nil { // no session is left that could be used again
 			return err
 		}
@@ -44,7 +44,8 @@ func (l *lab) mixed(ctx context.Context) error {
 				l.expectAt(p, name, s.host(i)+": TLS, but no MAIL command", fmt.Sprintf("%d more connections, %d commands", now.tls-visited[i].tls, now.commands), now.tls > visited[i].tls && now.commands == 0)
 			}
 		}
-	}
+		return nil
+	})
 	return nil
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/smtp"
 	"regexp"
@@ -12,24 +13,23 @@ import (
 // requiretls it delivers by itself where it can, and hands over to the daemon, tag
 // and all, where it cannot.
 func (l *lab) native(ctx context.Context) error {
-	for _, p := range l.postfixes {
+	l.each(ctx, "native", func(ctx context.Context, p *postfix) error {
 		if !p.native {
-			continue
+			return nil
 		}
 		if err := p.reconfigure(ctx, "milter_header_checks ="); err != nil { // nothing by tag
 			return err
 		}
+		var err error
 		for _, tell := range []func(context.Context, *postfix) error{
 			l.nativeOffer, l.nativeFates, l.nativeBounces, l.nativeRelaxed, l.nativeHandOver, l.nativeMilter,
 		} {
-			if err := tell(ctx, p); err != nil {
-				return fmt.Errorf("with Postfix %s: %w", p.version, err)
+			if err = tell(ctx, p); err != nil {
+				break
 			}
 		}
-		if err := p.reconfigure(ctx); err != nil {
-			return err
-		}
-	}
+		return errors.Join(err, p.reconfigure(ctx))
+	})
 	return nil
 }
 

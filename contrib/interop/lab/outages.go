@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -14,7 +15,7 @@ func (l *lab) daemonDown(ctx context.Context) error {
 	const name = "daemon-down"
 	s := byName("sts")
 	var waiting []message
-	for _, p := range l.postfixes {
+	l.each(ctx, name, func(ctx context.Context, p *postfix) error {
 		m := message{scenario: s, postfix: p, recipient: p.name("once", s.domain()), before: l.visits(s, p)}
 		if err := p.submit(mail{from: sender, to: []string{m.recipient}}); err != nil {
 			return err
@@ -23,7 +24,8 @@ func (l *lab) daemonDown(ctx context.Context) error {
 			return err
 		}
 		waiting = append(waiting, m)
-	}
+		return nil
+	})
 	l.daemon.process.stop()
 	for _, m := range waiting {
 		_, err := m.postfix.send(s.domain())
@@ -41,21 +43,29 @@ func (l *lab) daemonDown(ctx context.Context) error {
 	return nil
 }
 
-// withoutTransport: the daemon is down, and Postfixes ask it for policies only.
+// withoutTransport: the daemon is down, and Postfixes ask it first for transport and
+// policies, then for policies only.
 func (l *lab) withoutTransport(ctx context.Context) error {
-	for _, p := range l.postfixes {
-		if err := p.reconfigure(ctx, "transport_maps = inline:{lab.test=discard:}", "postseal_milter_down = accept"); err != nil {
+	const name = "daemon-down"
+	l.each(ctx, name, func(ctx context.Context, p *postfix) error {
+		if err := p.reconfigure(ctx, "postseal_milter_down = accept"); err != nil {
 			return err
 		}
-	}
-	if _, err := l.deliver(ctx, "daemon-down", byName("sts"), held(`dsn=4\.7\.5.*client TLS configuration problem`)); err != nil {
+		var refusal error
+		err := until(ctx, func() error { // a smtpd of before may still be there
+			_, refusal = p.send(byName("sts").domain())
+			if code(refusal) != 451 || !strings.Contains(refusal.Error(), "lookup failure") {
+				return errors.New("no lookup failure")
+			}
+			return nil
+		})
+		l.expectAt(p, name, "transport alone: 451 Temporary lookup failure", orTaken(refusal), err == nil)
+		return p.reconfigure(ctx, "transport_maps = inline:{lab.test=discard:}", "postseal_milter_down = accept")
+	})
+	if _, err := l.deliver(ctx, name, byName("sts"), held(`dsn=4\.7\.5.*client TLS configuration problem`)); err != nil {
 		return err
 	}
-	for _, p := range l.postfixes {
-		if err := p.reconfigure(ctx); err != nil {
-			return err
-		}
-	}
+	l.each(ctx, name, func(ctx context.Context, p *postfix) error { return p.reconfigure(ctx) })
 	return nil
 }
 

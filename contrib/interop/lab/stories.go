@@ -50,6 +50,16 @@ func (l *lab) runStories(ctx context.Context) {
 	}
 }
 
+// each tells a story, or a part of it, with every Postfix by itself. If it cannot
+// go on with one, that is a failure of this one, which may not gate.
+func (l *lab) each(ctx context.Context, name string, tell func(context.Context, *postfix) error) {
+	for _, p := range l.postfixes {
+		if err := tell(ctx, p); err != nil {
+			l.report.add(p, name, "the story goes on", "", []string{err.Error()})
+		}
+	}
+}
+
 // expect reports one check of a story that has no Postfix in it.
 func (l *lab) expect(name, expected, seen string, good bool) {
 	var problems []string
@@ -97,13 +107,13 @@ func (l *lab) expectNo(err error, name, expected string) {
 // first attempt.
 func (l *lab) deliver(ctx context.Context, name string, s scenario, want outcome) ([]message, error) {
 	var sent []message
-	for _, p := range l.postfixes {
+	l.each(ctx, name, func(_ context.Context, p *postfix) error {
 		m, err := l.send(s, p)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			sent = append(sent, m)
 		}
-		sent = append(sent, m)
-	}
+		return err
+	})
 	for _, m := range sent {
 		seen, problems := l.judge(ctx, m, want)
 		l.report.add(m.postfix, name, want.String(), seen, problems)

@@ -25,7 +25,8 @@ var withParameter = regexp.MustCompile(`(?i)^MAIL FROM:<[^>]*>.* REQUIRETLS( |$)
 // one of them our own, goes milter, FILTER, LMTP, daemon; every recipient has a
 // fate of its own, and the bounce gives away nothing but the header.
 func (l *lab) requireTLS(ctx context.Context) error {
-	for _, p := range l.postfixes {
+	const name = "requiretls"
+	l.each(ctx, name, func(ctx context.Context, p *postfix) error {
 		l.daemon.localRelay = p.address + ":" + relayPort
 		if err := l.daemon.restart(ctx); err != nil {
 			return err
@@ -37,7 +38,6 @@ func (l *lab) requireTLS(ctx context.Context) error {
 		if err := p.submit(m); err != nil {
 			return err
 		}
-		const name = "requiretls"
 		first := l.fate(ctx, p, name, one, "sent 2.0.0", `said: taken`)
 		known := "queue_id=" + first.queueID
 		l.expectAt(p, name, "the daemon knows the queue id, by XFORWARD", known, first.queueID != "" && strings.Contains(l.daemon.logged(), known))
@@ -56,7 +56,8 @@ func (l *lab) requireTLS(ctx context.Context) error {
 			return err
 		}
 		l.onTheWire(p, name, "retried", later, true)
-	}
+		return nil
+	})
 	return nil
 }
 
@@ -162,7 +163,7 @@ func (l *lab) notice(ctx context.Context, to string) (taken, error) {
 func (l *lab) requireTLSAsked(ctx context.Context) error {
 	const name = "requiretls-asked"
 	domain := byName("rt-dane").domain()
-	for _, p := range l.postfixes {
+	l.each(ctx, name, func(ctx context.Context, p *postfix) error {
 		for _, c := range []struct {
 			how      string
 			mail     mail
@@ -201,7 +202,8 @@ func (l *lab) requireTLSAsked(ctx context.Context) error {
 			err := p.submit(mail{from: sender, to: []string{p.name("m", domain)}, params: "REQUIRETLS", startTLS: true})
 			l.expectAt(p, name, "MAIL … REQUIRETLS: 555 5.5.4, the milter never sees it", orTaken(err), code(err) == 555)
 		}
-	}
+		return nil
+	})
 	return nil
 }
 
@@ -209,7 +211,7 @@ func (l *lab) requireTLSAsked(ctx context.Context) error {
 // (RFC 8689 §4.2.1): nothing is sent, and the code says why.
 func (l *lab) requireTLSCodes(ctx context.Context) error {
 	const name = "requiretls-codes"
-	for _, p := range l.postfixes {
+	l.each(ctx, name, func(ctx context.Context, p *postfix) error {
 		for _, c := range []struct{ domain, want string }{
 			{"rt-silent", "bounced 5.7.30"},    // authenticated, but without the keyword
 			{"rt-stranger", "bounced 5.7.10"},  // nothing authenticates the certificate
@@ -234,7 +236,8 @@ func (l *lab) requireTLSCodes(ctx context.Context) error {
 		}
 		l.fate(ctx, p, name, second, "sent 2.0.0", `^250 2\.0\.0 mx2\.`)
 		l.onTheWire(p, name, "", second, true)
-	}
+		return nil
+	})
 	return nil
 }
 
@@ -251,7 +254,7 @@ func (l *lab) said(s scenario) int {
 // 8689 §4.2.2), and stays in the message.
 func (l *lab) relaxed(ctx context.Context) error {
 	const name = "relaxed"
-	for _, p := range l.postfixes {
+	l.each(ctx, name, func(ctx context.Context, p *postfix) error {
 		from := p.name("from", byName("none").domain())
 		never := p.name("perm", byName("rt-sts").domain())
 		m := mail{from: from, headers: []string{waivesTLS}, to: []string{never}}
@@ -281,7 +284,8 @@ func (l *lab) relaxed(ctx context.Context) error {
 		}
 		copied := len(notice.header("TLS-Required")) > 0
 		l.expectAt(p, name, fmt.Sprintf("bounce copies TLS-Required: %t (from 3.10)", !p.older), fmt.Sprint(copied), copied == !p.older)
-	}
+		return nil
+	})
 	return nil
 }
 

@@ -13,7 +13,7 @@ import (
 // the daemon to the same kind of server. The figures are printed, and not judged.
 func (l *lab) throughput(ctx context.Context) error {
 	fmt.Fprintln(os.Stdout)
-	for _, p := range l.postfixes {
+	l.each(ctx, "throughput", func(ctx context.Context, p *postfix) error {
 		for _, load := range []struct{ count, size int }{{300, 1 << 10}, {30, 1 << 20}} {
 			for _, s := range []scenario{byName("bulk"), byName("bulk-fallback")} {
 				took, err := l.pour(ctx, p, s, load.count, load.size)
@@ -28,7 +28,8 @@ func (l *lab) throughput(ctx context.Context) error {
 					fmt.Sprintf("%.1f s, %.0f messages/s", took.Seconds(), float64(load.count)/took.Seconds()), true)
 			}
 		}
-	}
+		return nil
+	})
 	return nil
 }
 
