@@ -34,7 +34,7 @@ func (l *lab) requireTLS(ctx context.Context) error {
 		dane, sts := byName("rt-dane").domain(), byName("rt-sts").domain()
 		from := p.name("from", byName("none").domain())
 		one, two, later, never, local := p.name("m", dane), p.name("m", sts), p.name("once", dane), p.name("perm", sts), p.name("m", localDomain)
-		m := mail{from: from, params: "RET=FULL", to: []string{one, two, later, never, local}, headers: []string{asksForTLS, "X-Other: kept"}, body: confidence}
+		m := mail{from: from, params: "RET=FULL ENVID=lab+2B1", to: []string{one, two, later, never, local}, headers: []string{asksForTLS, "X-Other: kept"}, body: confidence}
 		if err := p.submit(m); err != nil {
 			return err
 		}
@@ -47,6 +47,9 @@ func (l *lab) requireTLS(ctx context.Context) error {
 		l.fate(ctx, p, name, local, "sent 2.0.0", "")
 		for _, to := range []string{one, two} {
 			l.onTheWire(p, name, "", to, true)
+		}
+		for _, t := range l.takenFor(one) {
+			l.expectAt(p, name, "ENVID and ORCPT arrive as they were sent", t.mail+", "+t.rcpt[0], strings.Contains(t.mail, " ENVID=lab+2B1") && strings.Contains(t.rcpt[0], " ORCPT=rfc822;"+one))
 		}
 		l.inMailbox(ctx, p, name, local)
 		abroad := p.submit(mail{from: from, to: []string{one}, port: relayPort})
