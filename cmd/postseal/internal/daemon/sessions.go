@@ -38,11 +38,24 @@ type recording struct {
 	store     *store.Store
 	recorder  *reporting.Recorder
 	closing   *reporting.Closing
-	logs      []*ingest.Follower
+	logs      []mailLog
 	datagrams *ingest.DatagramReceiver
 	socket    *net.UnixConn
 	events    *ingest.Events
 	prober    *probe.Prober
+}
+
+// mailLog is a log that is followed.
+type mailLog struct {
+	config.MailLog
+	follower
+}
+
+// follower is ingest.Follower or ingest.Journal.
+type follower interface {
+	Run(context.Context) error
+	CaughtUp() time.Time
+	Stats() ingest.Stats
 }
 
 // openRecording opens the database of sessions and makes the parts that fill it, if
@@ -71,7 +84,7 @@ func (d *daemon) buildRecording(db *boltdb.DB) error {
 		if err != nil {
 			return err
 		}
-		r.logs = append(r.logs, f)
+		r.logs = append(r.logs, mailLog{l, f})
 		r.closing.Logs = append(r.closing.Logs, f.CaughtUp)
 	}
 	if err := r.closing.Restore(); err != nil {
@@ -97,7 +110,7 @@ func (d *daemon) buildRecording(db *boltdb.DB) error {
 	return d.openDatagrams(r)
 }
 
-func (d *daemon) follower(r *recording, l config.MailLog) (*ingest.Follower, error) {
+func (d *daemon) follower(r *recording, l config.MailLog) (follower, error) {
 	location, err := l.Location()
 	if err != nil {
 		return nil, err
@@ -106,11 +119,15 @@ func (d *daemon) follower(r *recording, l config.MailLog) (*ingest.Follower, err
 	if err != nil {
 		return nil, err
 	}
-	f := &ingest.Follower{Path: l.Path, Reader: reader, Source: reporting.Source(l.Format), Recorder: r.recorder, Store: r.store, Log: d.log}
+	var keep func(*reporting.Session) bool
 	if l.Sessions == "missing" {
-		f.Keep = ingest.Missing
+		keep = ingest.Missing
 	}
-	return f, nil
+	source := reporting.Source(l.Format)
+	if l.Path == config.Journal {
+		return &ingest.Journal{Reader: reader, Source: source, Recorder: r.recorder, Store: r.store, Keep: keep, Log: d.log}, nil
+	}
+	return &ingest.Follower{Path: l.Path, Reader: reader, Source: source, Recorder: r.recorder, Store: r.store, Keep: keep, Log: d.log}, nil
 }
 
 // buildProber makes the prober, unless this machine has no name to greet with.
