@@ -449,7 +449,9 @@ func TestPostfixForgets(t *testing.T) {
 		for _, line := range []string{upA, to("u@a.example", mxA+":25", "250 ok")} {
 			r.Line(fmt.Appendf(nil, "%s mta37 postfix/smtp[%d]: %s", at, 1000+n, line), func(reporting.Session) { sessions++ })
 		}
-		largest = max(largest, len(r.AppendState(nil)))
+		if n%100 == 0 {
+			largest = max(largest, len(r.AppendState(nil)))
+		}
 	}
 	if s := r.Stats(); sessions != 10_000 || s.Dropped != 0 || s.Open != 0 {
 		t.Errorf("%d sessions, %+v", sessions, s)
@@ -465,10 +467,10 @@ func TestPostfixBounds(t *testing.T) {
 	line := func(pid, host int) []byte {
 		return fmt.Appendf(nil, "Nov 22 03:24:00 mta37 postfix/smtp[%d]: SSL_connect error to mx%d.%s.example[192.0.2.1]:25: -1", pid, host, strings.Repeat("a", 60))
 	}
-	for pid := range 40_000 {
+	for pid := range 20_000 {
 		r.Line(line(pid, 1), nil)
 	}
-	if s := r.Stats(); s.Open != 16384 || s.Dropped != 40_000-16384 {
+	if s := r.Stats(); s.Open != 16384 || s.Dropped != 20_000-16384 {
 		t.Errorf("many processes: %+v", s)
 	}
 	r = postfixReader(t)
