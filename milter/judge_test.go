@@ -233,6 +233,7 @@ func TestRules(t *testing.T) {
 		check(t, s, far, mail{to: []string{"<x@bank.example>"}}) // itself is not below
 		check(t, s, far, mail{to: []string{"<x@notbank.example>"}})
 		check(t, s, far, mail{from: "<sender@example.com>", to: []string{"<x@eu.bank.example>"}})
+		check(t, s, far, mail{from: "<sender@example.org.(x)>", to: []string{"<x@eu.bank.example>"}}, tagRequired, "e <sender@example.org.(x)> RET=HDRS")
 		check(t, s, far, mail{from: "<Public@example.org>", user: "finance", to: []string{"<x@eu.bank.example>"}})
 		check(t, s, far, mail{user: "finance"}, required...)
 		check(t, s, far, mail{user: "bob@CORP.example"}, required...)

@@ -141,6 +141,7 @@ func parseAddress(s string) address {
 			s = rest
 		}
 	}
+	s = bare(s)
 	at := strings.LastIndexByte(s, '@')
 	if at < 0 {
 		return address{local: strings.ToLower(s)}
