@@ -122,7 +122,11 @@ func (b *bed) settled(domain string, patterns []string) {
 	b.t.Helper()
 	for range 3 {
 		b.Note(domain, patterns)
-		time.Sleep(20 * time.Millisecond) // what is not asked by then will not be
+		for deadline := time.Now().Add(30 * time.Second); b.Waits(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				b.t.Fatalf("%s is still waiting", domain)
+			}
+		}
 	}
 }
 
