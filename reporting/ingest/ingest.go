@@ -1,5 +1,6 @@
 // Package ingest reads what stock MTAs leave behind of their TLS sessions, and makes
-// one [reporting.Session] of each: from the logs of Postfix, Exim and Sendmail.
+// one [reporting.Session] of each: from the logs of Postfix, Exim and Sendmail, from the
+// datagrams of libtlsrpt ([DatagramReceiver]) and from the events of Exim ([Events]).
 //
 // A log was written for people. Its TLS lines name a host but no recipient, and the
 // lines of many deliveries are mixed; what belongs together is joined again by process
