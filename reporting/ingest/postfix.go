@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"cmp"
 	"time"
 
 	"postseal/reporting"
@@ -334,10 +335,7 @@ func (p *postfix) Stats() Stats {
 func (p *postfix) emit(process *smtpProcess, domain string, emit func(reporting.Session)) {
 	for i := range process.tries {
 		try := &process.tries[i]
-		if try.domain == "" {
-			try.domain = domain
-		}
-		if try.domain == "" {
+		if try.domain = cmp.Or(try.domain, domain, try.policyDomain); try.domain == "" {
 			p.stats.Dropped++
 			continue
 		}

@@ -165,6 +165,10 @@ func TestPostfixResultTypes(t *testing.T) {
 			t.Errorf("policy %+v", s)
 		}
 	})
+	t.Run("RPT-041 an MX outside the STS policy, and no more lines", func(t *testing.T) {
+		reads(t, smtpLog("warning: MX name 'rogue.a.example' does not match STS MX pattern for 'a.example'"),
+			"a.example rogue.a.example validation-failure mx-not-in-policy")
+	})
 	t.Run("RPT-042 a chain without trust has a reason", func(t *testing.T) {
 		failed(t, "certificate verification failed for "+mxA+":25: self-signed certificate", "certificate-not-trusted self-signed certificate")
 		failed(t, "certificate verification failed for "+mxA+":25: untrusted issuer /O=Somebody/CN=x@y.example", "certificate-not-trusted untrusted issuer")
