@@ -30,12 +30,18 @@ fetched, the rule that decided, and what each kind of mail server is told. The
 daemon tells what it decided and when; without one, or with --fresh, everything is
 looked up here and now, and the output says so.
 
+With --probe the MX hosts are connected to as well, at each address, up to STARTTLS,
+and judged by DANE, by their certificates and by the MTA-STS policy, whatever the
+decision demands. No mail is sent.
+
   postseal explain example.org
+  postseal explain example.org --probe
   postseal explain example.org --fresh
   postseal explain '[mx.example.org]:587' --json`,
 		Flags: []cli.Flag{
 			jsonFlag(),
 			&cli.BoolFlag{Name: "fresh", Usage: "look everything up now, without the daemon and what it remembers", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "probe", Usage: "connect to the MX hosts and show what they prove", DisableDefaultText: true},
 		},
 		HideHelpCommand: true,
 		Action:          explain,
@@ -50,7 +56,11 @@ func explain(c *cli.Context) error {
 	if err != nil {
 		return usage("a next hop is example.org, example.org:587, [mx.example.org] or [mx.example.org]:587", "%w", control.NotDestination(c.Args().First()))
 	}
-	ctx, cancel := context.WithTimeout(c.Context, explainLimit)
+	limit := explainLimit
+	if c.Bool("probe") {
+		limit += control.ProbeLimit
+	}
+	ctx, cancel := context.WithTimeout(c.Context, limit)
 	defer cancel()
 	x, err := explanation(ctx, c, dest)
 	if err != nil {
@@ -81,6 +91,13 @@ func explanation(ctx context.Context, c *cli.Context, dest policy.Destination) (
 	case err != nil:
 		return nil, err
 	}
+	if c.Bool("probe") {
+		p, err := client.Probe(ctx, dest.String())
+		if err != nil {
+			return nil, err
+		}
+		x.Probed = &p
+	}
 	return x, nil
 }
 
@@ -110,9 +127,19 @@ func alone(ctx context.Context, c *cli.Context, dest policy.Destination) (*contr
 	var g sync.WaitGroup
 	g.Go(func() { dns.Run(running) })    // the self-test, as far as it gets meanwhile
 	g.Go(func() { engine.Run(running) }) // without a database there is nothing to fail
+	defer g.Wait()
+	defer stop()
 	t := engine.Explain(ctx, dest, true)
 	x := control.NewExplanation(t, dns.Validation(), daemon.Maps(cfg))
-	stop()
-	g.Wait()
+	if c.Bool("probe") {
+		prober, err := daemon.Prober(cfg, engine, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return nil, err
+		}
+		probing, cancel := context.WithTimeout(ctx, control.ProbeLimit)
+		defer cancel()
+		p := control.NewProbed(prober.Ask(probing, dest))
+		x.Probed = &p
+	}
 	return x, nil
 }

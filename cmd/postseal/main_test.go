@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"postseal/policy/dnssec/dnstest"
+	"postseal/policy/smtpclient/mxtest"
 )
 
 func TestMain(m *testing.M) {
@@ -66,6 +68,13 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"dns": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv("DNS", dnstest.New(t, ts.ReadFile(args[0]), args[1:]...).Addr)
+			},
+			// mx starts an MX host: mx NAME IP. $PORT is its port, $TLSA its record.
+			"mx": func(ts *testscript.TestScript, _ bool, args []string) {
+				net := mxtest.New(t)
+				host := net.Host(args[0], args[1])
+				ts.Setenv("PORT", strconv.Itoa(int(net.Port)))
+				ts.Setenv("TLSA", host.TLSA(3, 1, 1))
 			},
 			"expand": expand,
 			"await":  await,

@@ -18,6 +18,8 @@ const (
 	maxHostLines   = 8
 	maxStepLines   = 22
 	maxAnswerLines = 3 // of one map
+	maxProbes      = 6
+	maxProbeLines  = 2 // of one address
 )
 
 // sheet is text in two columns.
@@ -80,7 +82,9 @@ func render(x *control.Explanation) []byte {
 	s.line("made", origin(x), 2)
 	s.dane(x)
 	s.sts(x)
-	s.steps(x.Steps)
+	before := bytes.Count(s.Bytes(), []byte("\n"))
+	s.probed(x)
+	s.steps(x.Steps, maxStepLines-(bytes.Count(s.Bytes(), []byte("\n"))-before))
 	s.WriteString("\n")
 	title := "answers"
 	for _, a := range x.Answers {
@@ -203,20 +207,71 @@ func (s *sheet) sts(x *control.Explanation) {
 	}
 }
 
-// steps shows what was concluded, and of the lookups as many as fit.
-func (s *sheet) steps(steps []control.Step) {
+// probed shows what the hosts have proven, now.
+func (s *sheet) probed(x *control.Explanation) {
+	if x.Probed == nil {
+		return
+	}
+	title := "probe"
+	if len(x.Probed.Answers) == 0 {
+		s.line(title, "there is no address to connect to", 1)
+	}
+	for i, p := range x.Probed.Answers {
+		if i == maxProbes-1 && len(x.Probed.Answers) > maxProbes {
+			s.line("", fmt.Sprintf("... and %d addresses more, see --json", len(x.Probed.Answers)-i), 1)
+			break
+		}
+		s.line(title, p.Host+" "+p.Address+" "+verdicts(p, x.STS != nil), maxProbeLines)
+		title = ""
+	}
+}
+
+// verdicts says what one address has proven.
+func verdicts(p control.Probe, sts bool) string {
+	if p.TLS == "" {
+		return "no TLS: " + p.Failure
+	}
+	words := []string{p.TLS}
+	switch {
+	case p.DANE != "":
+		words = append(words, "DANE FAILS: "+p.DANE)
+	case p.Proven == "dane":
+		words = append(words, "DANE holds")
+	default:
+		words = append(words, "no DANE")
+	}
+	verdict := func(name, failure string) {
+		if failure == "" {
+			words = append(words, name+" holds")
+			return
+		}
+		words = append(words, name+" FAILS: "+failure)
+	}
+	verdict("certificate", p.PKIX)
+	switch {
+	case !sts:
+	case p.STS != "" && p.STS == p.PKIX:
+		words = append(words, "MTA-STS FAILS by that")
+	default:
+		verdict("MTA-STS", p.STS)
+	}
+	return strings.Join(words, "; ")
+}
+
+// steps shows what was concluded, and of the lookups as many as fit into most lines.
+func (s *sheet) steps(steps []control.Step, most int) {
 	if len(steps) == 0 {
 		return
 	}
 	s.WriteString("\n")
 	s.line("seconds", "what was asked and found", 1)
-	lookups := maxStepLines
+	lookups := most
 	for _, step := range steps {
 		if step.Topic != "dns" {
 			lookups -= len(stepLines(step))
 		}
 	}
-	lookups = max(lookups, maxStepLines/3)
+	lookups = max(lookups, most/3)
 	left := 0
 	for _, step := range steps {
 		lines := stepLines(step)

@@ -103,3 +103,22 @@ func TestReport(t *testing.T) {
 		t.Errorf("%d, %q", code, &b)
 	}
 }
+
+func TestVerdicts(t *testing.T) {
+	for _, tt := range []struct {
+		probe control.Probe
+		sts   bool
+		want  string
+	}{
+		{control.Probe{TLS: "TLS 1.3", Proven: "dane"}, false, "TLS 1.3; DANE holds; certificate holds"},
+		{control.Probe{TLS: "TLS 1.2", Proven: "pkix"}, true, "TLS 1.2; no DANE; certificate holds; MTA-STS holds"},
+		{control.Probe{TLS: "TLS 1.2", Proven: "pkix", STS: "not in the policy"}, true, "TLS 1.2; no DANE; certificate holds; MTA-STS FAILS: not in the policy"},
+		{control.Probe{TLS: "TLS 1.3", Proven: "encrypt", DANE: "no record matches", PKIX: "expired", STS: "expired"}, true,
+			"TLS 1.3; DANE FAILS: no record matches; certificate FAILS: expired; MTA-STS FAILS by that"},
+		{control.Probe{Failure: "STARTTLS is not offered"}, true, "no TLS: STARTTLS is not offered"},
+	} {
+		if got := verdicts(tt.probe, tt.sts); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+}

@@ -31,6 +31,7 @@ type Explanation struct {
 	STS      *STS            `json:"sts,omitempty"` // the policy in force; absent: none
 	Answers  []Answer        `json:"answers"`
 	Steps    []Step          `json:"steps"`
+	Probed   *Probed         `json:"probed,omitempty"` // absent unless it was asked for
 }
 
 // DANE is what DNS said about the hosts.

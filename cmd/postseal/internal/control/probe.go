@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"postseal/policy/probe"
@@ -25,7 +26,7 @@ type Probe struct {
 	Address string `json:"address"`           // with the port
 	TLS     string `json:"tls,omitempty"`     // "TLS 1.3"; absent: no TLS
 	Cipher  string `json:"cipher,omitempty"`  //
-	Proven  string `json:"proven,omitempty"`  // "dane", "pkix" or "encrypt"
+	Proven  string `json:"proven,omitempty"`  // "dane", "pkix", or "encrypt": nothing
 	DANE    string `json:"dane,omitempty"`    // why it is not proven by DANE, where there are usable TLSA records
 	PKIX    string `json:"pkix,omitempty"`    // why it is not proven by a certificate of a known authority
 	STS     string `json:"sts,omitempty"`     // why it does not satisfy the policy, where there is one
@@ -43,20 +44,19 @@ func NewProbed(answers []probe.Answer) Probed {
 }
 
 func newProbe(a probe.Answer) Probe {
-	p := Probe{Host: a.Host, Address: a.Addr.String(), STS: text(a.Info.STSErr)}
+	p := Probe{Host: a.Host, Address: a.Addr.String()}
 	failure := a.Err
 	if failure == nil {
 		failure = a.Info.NoTLS
 	}
 	if failure != nil {
-		p.Failure, p.Result = failure.Error(), failure.Result
+		// The failure names the host, as here its line does.
+		p.Failure = strings.TrimPrefix(failure.Error(), smtpclient.Target{Name: a.Host, Addr: a.Addr}.String()+": ")
+		p.Result = failure.Result
 		return p
 	}
 	p.TLS, p.Cipher = tls.VersionName(a.Info.Version), tls.CipherSuiteName(a.Info.Cipher)
-	p.Proven, p.DANE, p.PKIX = a.Info.Secured.String(), text(a.Info.DANEErr), text(a.Info.PKIXErr)
-	if a.Info.Secured == smtpclient.Opportunistic {
-		p.Proven = ""
-	}
+	p.Proven, p.DANE, p.PKIX, p.STS = a.Info.Secured.String(), text(a.Info.DANEErr), text(a.Info.PKIXErr), text(a.Info.STSErr)
 	return p
 }
 
