@@ -211,6 +211,10 @@ func (p *Prober) host(ctx context.Context, d *policy.Decision, plan *dane.Plan, 
 		if ctx.Err() != nil {
 			return false
 		}
+		// A moment's trouble on the way must not speak for a day of sessions.
+		if f, ok := errors.AsType[*smtpclient.Failure](err); ok && f.Broken {
+			continue
+		}
 		if result, reason := smtpclient.Classify(err); result != "" {
 			p.Log.Info("a host does not satisfy its domain's policy in mode testing", "domain", d.Destination.Domain, "host", h.Name, "result", result, "reason", reason)
 			p.hosts.Add(h.Name, Verdict{At: p.Now(), Result: result, Reason: reason})

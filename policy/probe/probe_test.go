@@ -214,23 +214,33 @@ func TestOtherModes(t *testing.T) {
 	}
 }
 
-func TestUnreachable(t *testing.T) {
-	b := newBed(t, "a.test")
-	b.mx["mx1.a.test"].Reply("GREETING", mxtest.Drop)
-	text := b.publish("a.test", "testing", "mx1.a.test")
-	b.settled("a.test", text)
-	if v, ok := b.Verdict("mx1.a.test", b.now()); ok {
-		t.Errorf("a verdict without an answer: %+v", v)
+func TestNoAnswer(t *testing.T) {
+	for name, fault := range map[string]mxtest.Config{
+		"unreachable":           {Banner: "421 4.3.2 not now\r\n"},
+		"lost in the handshake": {Handshake: mxtest.Drop},
+		"reset":                 {Handshake: mxtest.Reset},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, "a.test")
+			b.mx["mx1.a.test"].Set(fault)
+			text := b.publish("a.test", "testing", "mx1.a.test")
+			b.settled("a.test", text)
+			if v, ok := b.Verdict("mx1.a.test", b.now()); ok {
+				t.Errorf("a verdict without an answer: %+v", v)
+			}
+			before := len(b.mx["mx1.a.test"].Ended())
+			b.settled("a.test", text)
+			if n := len(b.mx["mx1.a.test"].Ended()); n != before || n == 0 {
+				t.Errorf("asked %d times, then %d", before, n)
+			}
+			b.mx["mx1.a.test"].Set(mxtest.Config{})
+			b.advance(2 * time.Hour)
+			b.Note("a.test", text)
+			if v := b.verdict("mx1.a.test"); v.Result != "" {
+				t.Errorf("%+v", v)
+			}
+		})
 	}
-	before := b.visits("mx1.a.test")
-	b.settled("a.test", text)
-	if n := b.visits("mx1.a.test"); n != before {
-		t.Errorf("asked again at once")
-	}
-	b.mx["mx1.a.test"].Reply("GREETING")
-	b.advance(2 * time.Hour)
-	b.Note("a.test", text)
-	b.verdict("mx1.a.test")
 }
 
 func TestAsk(t *testing.T) {

@@ -42,6 +42,7 @@ type Failure struct {
 	Reason string // failure-reason-code (RFC 8460 §4.4): short, printable
 	Reply  Reply  // for the mail server, always of class 4 or 5; the words name host and address
 	Remote bool   // the host itself said so: Reply has its enhanced code and quotes its reply
+	Broken bool   // the connection broke or fell silent, which may be chance
 	Err    error
 	Info   Info // of a Failure of Connect: what was known of the session by then
 }
@@ -106,12 +107,19 @@ func (s *Session) deferred(stage Stage, a answer, while string) *Failure {
 // lost is a failure to read or write. The connection is of no use then.
 func (s *Session) lost(stage Stage, err error, limit time.Duration, while string) *Failure {
 	s.broken = true
-	var bad *replyError
+	if bad, ok := errors.AsType[*replyError](err); ok {
+		return s.fail(stage, err, 451, "4.5.0", "protocol error while %s: %s", while, bad.what)
+	}
+	f := s.wordLoss(stage, err, limit, while)
+	f.Broken = true
+	return f
+}
+
+// wordLoss says how the connection was lost.
+func (s *Session) wordLoss(stage Stage, err error, limit time.Duration, while string) *Failure {
 	switch {
 	case s.ended.Load():
 		return s.fail(stage, err, 451, "4.4.2", "no more time while %s", while)
-	case errors.As(err, &bad):
-		return s.fail(stage, err, 451, "4.5.0", "protocol error while %s: %s", while, bad.what)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		code := "4.4.2"
 		if stage == StageGreeting {
