@@ -234,7 +234,7 @@ func (r *eximRecipient) fields(b []byte) {
 	}
 }
 
-// remark takes blanks off, and the text, which is the last.
+// remark takes blanks off, or the text, behind which nothing is left to read.
 func (r *eximRecipient) remark(b []byte) (rest []byte, ok bool) {
 	if text, found := eximText(b); found {
 		r.text = text

@@ -71,7 +71,8 @@ type Options struct {
 
 	// Relaxed names transports whose deliveries need no TLS (RFC 8689 §4.1, and our
 	// own reports: RFC 8460 §3), so that they are never counted. It is compared with
-	// the parts of Postfix's syslog name. nil is {"postseal-relaxed"}.
+	// the parts of Postfix's syslog name, with Exim's transports and with Sendmail's
+	// mailers; those of contrib need not be named. nil is {"postseal-relaxed"}.
 	Relaxed []string
 }
 
