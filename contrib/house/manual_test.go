@@ -25,7 +25,10 @@ func TestManual(t *testing.T) {
 		}
 	}
 	described := strings.Fields(items.String())
-	source := read("cmd/postseal/internal/config/config.go") + read("cmd/postseal/internal/config/mail.go")
+	source := ""
+	for _, name := range []string{"config.go", "mail.go", "reporting.go"} {
+		source += read("cmd/postseal/internal/config/" + name)
+	}
 	keys := regexp.MustCompile("`toml:\"([a-z_]+)").FindAllStringSubmatch(source, -1)
 	if len(keys) < 10 {
 		t.Fatalf("only %d keys found in the configuration's source", len(keys))
