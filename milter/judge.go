@@ -36,6 +36,7 @@ func (s *session) judge(mod *gomilter.Modifier) {
 	}
 	s.log.Info("tagged", "queue_id", s.queueID(), "tag", v.mode.String(), "why", v.why,
 		"recipients", tagged, "client_tls", s.macros.latest(macroTLSVersion))
+	s.server.counters.tagged(v.mode)
 }
 
 // strip deletes every tag that the message came with, ours of an earlier pass or a

@@ -64,6 +64,8 @@ type Server struct {
 	MaxConns    int           // of one listener; 0: 1024; more are closed at once
 	IdleTimeout time.Duration // between frames; 0: 65 min, since Sendmail waits an hour for its clients
 	Grace       time.Duration // for messages under way when the context ends; 0: 10 s
+
+	counters counters
 }
 
 // Who tells whose word counts.

@@ -237,10 +237,12 @@ func (s *session) BodyChunk([]byte, *gomilter.Modifier) (gomilter.Response, erro
 // go-milter keep its backend.
 func (s *session) Body(mod *gomilter.Modifier) (gomilter.Response, error) {
 	defer s.end()
+	s.server.counters.messages.Add(1)
 	if s.msg.failed == nil {
 		s.guard(func() { s.judge(mod) })
 	}
 	if err := s.msg.failed; err != nil {
+		s.server.counters.errors.Add(1)
 		s.log.Error("message not judged", "queue_id", s.queueID(), "error", err, "then", s.server.OnError.orDefault())
 		if s.server.OnError != Accept {
 			return tempfail, nil
