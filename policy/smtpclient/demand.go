@@ -64,6 +64,12 @@ func (r *rule) normal() (Demand, *Failure) {
 	case dane.Usable:
 		// Behind an insecure MX answer too, as Postfix does by default.
 		return r.yes(DANE)
+	case dane.Insecure:
+		if r.d.Level == policy.LevelDANEOnly {
+			// The decision is from before a restart, the plan is not. Whoever
+			// validated then does not now.
+			return r.dane("DANE was proven for all hosts, but %s: %s", r.h.State, r.h.Reason)
+		}
 	}
 	if r.enforced() {
 		return r.sts()

@@ -25,10 +25,10 @@ type situation struct {
 	plan     string // secure, insecure, fixed or implicit; "" is secure
 	mode     requiretls.Mode
 	bounce   bool
-	level    policy.Level // only to be LevelTemp
-	bare     bool         // the host has no address
-	err      error        // of the host
-	want     string       // security, with "requiretls"; or code, enhanced code and result type
+	level    policy.Level
+	bare     bool   // the host has no address
+	err      error  // of the host
+	want     string // security, with "requiretls"; or code, enhanced code and result type
 }
 
 func (s situation) require(t *testing.T) (smtpclient.Demand, *smtpclient.Failure) {
@@ -114,6 +114,10 @@ func TestRequire(t *testing.T) {
 		{name: "STS-112 none", state: notlsa, sts: "none", want: "opportunistic"},
 		{name: "what cannot be told waits", state: notlsa, level: policy.LevelTemp, want: "451 4.7.5"},
 		{name: "what cannot be told waits, even with TLSA", state: usable, level: policy.LevelTemp, want: "451 4.7.5"},
+
+		{name: "DANE-053 proven before, not validated now", state: insecure, level: policy.LevelDANEOnly, plan: "insecure", want: "451 4.7.5 dane-required"},
+		{name: "DANE-053 proven before, withdrawn now", state: notlsa, level: policy.LevelDANEOnly, want: "opportunistic"},
+		{name: "DANE-053 proven before, not validated now, relaxed", state: insecure, level: policy.LevelDANEOnly, plan: "insecure", mode: relaxed, want: "opportunistic"},
 
 		// The operator's rules.
 		{name: "exempt", state: usable, sts: "!enforce", override: "exempt", want: "opportunistic"},
