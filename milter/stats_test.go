@@ -1,6 +1,7 @@
 package milter_test
 
 import (
+	"io"
 	"log/slog"
 	"testing"
 
@@ -19,7 +20,7 @@ func TestStats(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 
-	broken := &milter.Server{OnError: milter.Accept, Log: slog.New(panics{slog.DiscardHandler})}
+	broken := &milter.Server{OnError: milter.Accept, Log: slog.New(panics{slog.NewTextHandler(io.Discard, nil)})}
 	once(t, broken, far, mail{header: []string{"TLS-Required: No"}})
 	if diff := cmp.Diff(milter.Stats{Messages: 1, Errors: 1}, broken.Stats()); diff != "" {
 		t.Errorf("broken (-want +got):\n%s", diff)
