@@ -49,6 +49,9 @@ func (c *Closing) Restore() error {
 // Closed reports whether a day is closed.
 func (c *Closing) Closed(d Day) bool { return int32(d) <= c.closed.Load() }
 
+// Last is the last day that is closed.
+func (c *Closing) Last() Day { return Day(c.closed.Load()) }
+
 // Run closes days until ctx ends.
 func (c *Closing) Run(ctx context.Context) error {
 	if c.Log == nil {

@@ -53,6 +53,7 @@ type Recorder struct {
 	once    sync.Once
 	dirty   chan struct{} // something is pending
 	hurry   chan struct{} // and somebody waits
+	counted atomic.Uint64
 	dropped atomic.Uint64
 
 	mu      sync.Mutex
@@ -98,6 +99,7 @@ func (r *Recorder) Record(s Session, from Source) {
 		return
 	}
 	r.pending.add(day, k, p)
+	r.counted.Add(1)
 	signal(r.dirty)
 }
 
@@ -125,6 +127,7 @@ func (r *Recorder) Commit(ctx context.Context, sessions []Session, from Source, 
 	for _, c := range list {
 		b.add(c.day, c.key, c.p)
 	}
+	r.counted.Add(uint64(len(list)))
 	maps.Copy(b.Marks, marks)
 	signal(r.dirty)
 	signal(r.hurry)
@@ -139,6 +142,9 @@ func (r *Recorder) Commit(ctx context.Context, sessions []Session, from Source, 
 
 // Sync waits until all that was recorded before is on disk.
 func (r *Recorder) Sync(ctx context.Context) error { return r.Commit(ctx, nil, "", nil) }
+
+// Counted is how many sessions were counted since the start.
+func (r *Recorder) Counted() uint64 { return r.counted.Load() }
 
 // Dropped is how many sessions were not counted since the start.
 func (r *Recorder) Dropped() uint64 { return r.dropped.Load() }

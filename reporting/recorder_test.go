@@ -112,8 +112,8 @@ func TestRecordIsWrittenBehind(t *testing.T) {
 			t.Errorf("at the end: %v, %d sessions", err, m.total())
 		}
 		r.Record(session("c.example"), "datagram")
-		if r.Dropped() != 1 {
-			t.Errorf("dropped %d, want the one after the end", r.Dropped())
+		if r.Dropped() != 1 || r.Counted() != 1001 {
+			t.Errorf("dropped %d, want the one after the end; counted %d", r.Dropped(), r.Counted())
 		}
 	})
 }

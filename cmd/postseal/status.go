@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postseal/cmd/postseal/internal/control"
+	"postseal/cmd/postseal/internal/status"
 )
 
 func statusCommand() *cli.Command {
@@ -63,10 +64,48 @@ func renderStatus(s control.Status) []byte {
 	}
 	b.line("decisions", list(made), 2)
 	b.line("overrides", fmt.Sprintf("%d, of which %d have expired", s.Overrides, s.ExpiredOverrides), 1)
+	statusOfMail(b, s)
+	if s.Recording != nil {
+		statusOfRecording(b, s.Recording)
+	}
 	if s.FailingRefreshes > 0 {
 		b.line("FAILING", fmt.Sprintf("%d policies cannot be refreshed: %s", s.FailingRefreshes, strings.Join(s.FailingDomains, " ")), 5)
 	}
 	return b.Bytes()
+}
+
+// statusOfMail is what the milter and the delivery fallback have done.
+func statusOfMail(b *sheet, s control.Status) {
+	if m := s.Milter; m != nil {
+		b.line("milter", fmt.Sprintf("messages %d, tagged requiretls %d, relaxed %d, not judged %d", m.Messages, m.Required, m.Relaxed, m.Errors), 1)
+	}
+	if d := s.Delivery; d != nil {
+		b.line("delivery", fmt.Sprintf("messages %d, in flight %d; recipients delivered %d (before: %d), deferred %d, bounced %d",
+			d.Messages, d.InFlight, d.Delivered, d.Already, d.Deferred, d.Bounced), 2)
+	}
+}
+
+// statusOfRecording is how it becomes known what happened.
+func statusOfRecording(b *sheet, r *status.Recording) {
+	b.line("sessions", fmt.Sprintf("recorded %d, lost %d, hosts probed %d; last day closed: %s", r.Sessions, r.Dropped, r.Probes, r.LastDay), 1)
+	for i, l := range r.Logs {
+		title := ""
+		if i == 0 {
+			title = "logs"
+		}
+		upTo := "not read to its end yet"
+		if !l.CaughtUp.IsZero() {
+			upTo = "read up to " + stamp(l.CaughtUp)
+		}
+		b.line(title, fmt.Sprintf("%s (%s), %s", l.Path, l.Format, upTo), 2)
+		b.line("", fmt.Sprintf("lines %d, sessions %d, not understood %d", l.Lines, l.Sessions, l.Unparsed+l.Oversize), 1)
+	}
+	if d := r.Datagrams; d != nil {
+		b.line("datagrams", fmt.Sprintf("received %d, sessions %d, lost %d, malformed %d, refused %d", d.Received, d.Sessions, d.Lost, d.Malformed, d.Refused), 1)
+	}
+	if e := r.Events; e != nil {
+		b.line("Exim events", fmt.Sprintf("received %d, sessions %d, malformed %d, without result %d", e.Received, e.Sessions, e.Malformed, e.Dropped), 1)
+	}
 }
 
 // list joins words with commas; "none" if there are none.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"postseal/policy"
 	"postseal/policy/dane"
@@ -17,7 +18,11 @@ import (
 // policyAt is what the domain of a session was last answered before it. Of TLSA
 // records, those count that stand at the MX host.
 func (d *daemon) policyAt(s *reporting.Session) (reporting.Policy, bool) {
-	a, ok := d.engine.PolicyAt(s.Domain, s.Time)
+	at := s.Time
+	if at.Nanosecond() == 0 {
+		at = at.Add(time.Second - 1) // most logs tell no more than the second, which a first mail needs less than
+	}
+	a, ok := d.engine.PolicyAt(s.Domain, at)
 	if !ok || a.Type == "" {
 		return reporting.Policy{}, false
 	}
@@ -25,15 +30,15 @@ func (d *daemon) policyAt(s *reporting.Session) (reporting.Policy, bool) {
 	if a.Type != policy.TypeTLSA {
 		return p, true
 	}
-	at := slices.DeleteFunc(slices.Clone(p.Strings), func(record string) bool {
+	there := slices.DeleteFunc(slices.Clone(p.Strings), func(record string) bool {
 		owner, _, _ := strings.Cut(record, ". IN TLSA ")
 		return !strings.HasSuffix(owner, "._tcp."+s.MXHost)
 	})
-	if len(at) == 0 {
+	if len(there) == 0 {
 		// A host without records beside others that have some: no policy was applied.
 		return reporting.Policy{Type: tlsrpt.NoPolicy, Domain: s.Domain}, true
 	}
-	p.Domain, p.Strings = s.MXHost, at
+	p.Domain, p.Strings = s.MXHost, there
 	return p, true
 }
 
@@ -41,6 +46,12 @@ func (d *daemon) policyAt(s *reporting.Session) (reporting.Policy, bool) {
 // not compare MX names with a policy, nor verify certificates. What has failed
 // anyway has failed.
 func (d *daemon) judge(s *reporting.Session, from reporting.Source) {
+	if s.Policy.Type == tlsrpt.NoPolicy && from == fromDatagrams {
+		// All that Postfix was told of. It had no policy, but the domain may have one.
+		if p, ok := d.policyAt(s); ok && p.Type == tlsrpt.STS && inTesting(p) {
+			s.Policy = p
+		}
+	}
 	if s.Policy.Type != tlsrpt.STS || from == fromDelivery || from == fromPolicy || !inTesting(s.Policy) || s.Failed() {
 		return
 	}

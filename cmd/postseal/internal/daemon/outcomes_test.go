@@ -63,6 +63,8 @@ type site struct {
 	t  *testing.T
 	mx *mxtest.Host
 
+	start time.Time // of the first answer
+
 	mu    sync.Mutex
 	ahead time.Duration
 }
@@ -96,7 +98,7 @@ mta-sts.testing.test. A %s
 			}
 		})
 	}
-	engine.Decide(t.Context(), policy.Destination{Domain: "testing.test", Port: 25}) // as the mail server asks
+	s.start = engine.Decide(t.Context(), policy.Destination{Domain: "testing.test", Port: 25}).Made // as the mail server asks
 	return s
 }
 
@@ -179,6 +181,14 @@ func TestTestingMode(t *testing.T) {
 		s.sessions(5, "rogue.testing.test")
 		want("reported validation-failure", 5)
 	})
+	t.Run("datagrams say that there was no policy", func(t *testing.T) {
+		datagram := reporting.Session{Time: s.now(), Domain: "testing.test", MXHost: "rogue.testing.test", Policy: reporting.Policy{Type: tlsrpt.NoPolicy, Domain: "testing.test"}}
+		s.recording.recorder.Record(datagram, fromDatagrams)
+		if err := s.recording.recorder.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		want("reported validation-failure", 6)
+	})
 	t.Run("without probes nothing is said", func(t *testing.T) {
 		s.recording.prober = nil
 		s.sessions(7, "mx.testing.test")
@@ -191,6 +201,9 @@ func TestPolicyOfSession(t *testing.T) {
 	p, ok := s.policyAt(&reporting.Session{Domain: "testing.test", MXHost: "mx.testing.test", Time: s.now()})
 	if !ok || p.Type != tlsrpt.STS || p.Domain != "testing.test" || len(p.Strings) != 4 || len(p.MX) != 1 {
 		t.Errorf("%+v, %t", p, ok)
+	}
+	if _, ok := s.policyAt(&reporting.Session{Domain: "testing.test", MXHost: "mx.testing.test", Time: s.start.Truncate(time.Second)}); !ok {
+		t.Error("a log tells the second alone, in which the first answer was given")
 	}
 	if p, ok := s.policyAt(&reporting.Session{Domain: "testing.test", Time: s.now().Add(-time.Hour)}); ok {
 		t.Errorf("before the first answer: %+v", p)

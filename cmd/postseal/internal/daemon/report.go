@@ -30,7 +30,37 @@ func (d *daemon) report() status.Report {
 	}
 	st := d.socketmap.Stats()
 	r.Connections, r.Refused, r.ProtocolErrors, r.Answers = st.Open, st.Refused, st.ProtocolErrors, st.Requests
+	if len(d.doors["milter"]) > 0 {
+		m := d.milter.Stats()
+		r.Milter = &status.Milter{Messages: m.Messages, Required: m.Required, Relaxed: m.Relaxed, Errors: m.Errors}
+	}
+	r.Recording = d.recording.report()
 	return r
+}
+
+// report is the state of what is recorded, nil where nothing is.
+func (r *recording) report() *status.Recording {
+	if r == nil {
+		return nil
+	}
+	s := &status.Recording{Sessions: r.recorder.Counted(), Dropped: r.recorder.Dropped(), LastDay: r.closing.Last().String(), Logs: []status.Log{}}
+	if r.prober != nil {
+		s.Probes = r.prober.Count()
+	}
+	for _, l := range r.logs {
+		st := l.Stats()
+		s.Logs = append(s.Logs, status.Log{Path: l.Path, Format: l.Format, CaughtUp: l.CaughtUp(), Lines: st.Lines, Sessions: st.Sessions,
+			Unparsed: st.Unparsed, Oversize: st.Oversize, NoDomain: st.Dropped, Open: st.Open})
+	}
+	if r.datagrams != nil {
+		st := r.datagrams.Stats()
+		s.Datagrams = &status.Datagrams{Received: st.Received, Sessions: st.Sessions, Lost: st.Lost, Malformed: st.Malformed, Refused: st.Refused, Waiting: st.Waiting}
+	}
+	if r.events != nil {
+		st := r.events.Stats()
+		s.Events = &status.Events{Received: st.Events, Sessions: st.Sessions, Malformed: st.Malformed, Dropped: st.Dropped, Open: st.Open}
+	}
+	return s
 }
 
 // status adds what only the operator may see.

@@ -8,7 +8,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"html/template"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -38,6 +37,72 @@ type Report struct {
 	Refused        uint64                       `json:"socketmap_connections_refused"`
 	ProtocolErrors uint64                       `json:"socketmap_protocol_errors"`
 	Answers        map[string]map[string]uint64 `json:"socketmap_answers"` // by map and kind
+
+	// What the configuration leaves out is absent. Counts are since the start.
+	Milter    *Milter    `json:"milter,omitempty"`
+	Delivery  *Delivery  `json:"delivery,omitempty"`
+	Recording *Recording `json:"recording,omitempty"`
+}
+
+// Milter counts messages.
+type Milter struct {
+	Messages uint64 `json:"messages"`
+	Required uint64 `json:"tagged_requiretls"`
+	Relaxed  uint64 `json:"tagged_relaxed"`
+	Errors   uint64 `json:"not_judged"`
+}
+
+// Delivery counts what the delivery fallback was handed, recipients but for Messages.
+type Delivery struct {
+	Messages  uint64 `json:"messages"`
+	Delivered uint64 `json:"delivered"`
+	Deferred  uint64 `json:"deferred"`
+	Bounced   uint64 `json:"bounced"`
+	Already   uint64 `json:"already_delivered"` // of Delivered: before, in a try whose reply was lost
+	InFlight  int64  `json:"messages_in_flight"`
+}
+
+// Recording is how it becomes known what happened.
+type Recording struct {
+	Sessions  uint64     `json:"sessions"`
+	Dropped   uint64     `json:"sessions_dropped"` // the disk did not take them in time
+	LastDay   string     `json:"last_closed_day"`
+	Probes    uint64     `json:"hosts_probed"`
+	Logs      []Log      `json:"logs"`
+	Datagrams *Datagrams `json:"datagrams,omitempty"`
+	Events    *Events    `json:"exim_events,omitempty"`
+}
+
+// Log is a log that is followed.
+type Log struct {
+	Path     string    `json:"path"`
+	Format   string    `json:"format"`
+	CaughtUp time.Time `json:"read_up_to,omitzero"` // absent: not yet
+	Lines    uint64    `json:"lines"`
+	Sessions uint64    `json:"sessions"`
+	Unparsed uint64    `json:"not_understood"`
+	Oversize uint64    `json:"too_long"`
+	NoDomain uint64    `json:"sessions_without_domain"`
+	Open     int       `json:"open"` // sessions that wait for more lines
+}
+
+// Events are those of Exim.
+type Events struct {
+	Received  uint64 `json:"received"`
+	Sessions  uint64 `json:"sessions"`
+	Malformed uint64 `json:"malformed"`
+	Dropped   uint64 `json:"sessions_without_result"`
+	Open      int    `json:"open"`
+}
+
+// Datagrams are those of libtlsrpt.
+type Datagrams struct {
+	Received  uint64 `json:"received"`
+	Sessions  uint64 `json:"sessions"`
+	Lost      uint64 `json:"lost"` // came too fast
+	Malformed uint64 `json:"malformed"`
+	Refused   uint64 `json:"refused"` // from users who may not
+	Waiting   int    `json:"waiting"`
 }
 
 // Validation is whether DANE can work at present.
@@ -120,53 +185,4 @@ func known(host string, names []string) bool {
 		return true
 	}
 	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, host) })
-}
-
-// view is the report in the order of the page.
-type view struct {
-	Report
-	Uptime time.Duration
-	Rows   []row
-	Maps   []answers
-	Doors  []door
-}
-
-type row struct {
-	Name  string
-	Value uint64
-	Alarm bool
-}
-
-type answers struct {
-	Map                string
-	OK, NotFound, Temp uint64
-}
-
-type door struct {
-	Name   string
-	Listen []string
-}
-
-func newView(r Report) view {
-	v := view{Report: r, Uptime: time.Since(r.Started).Round(time.Second)}
-	for _, level := range slices.Sorted(maps.Keys(r.Decisions)) {
-		v.Rows = append(v.Rows, row{Name: "decisions: " + level, Value: r.Decisions[level]})
-	}
-	v.Rows = append(v.Rows,
-		row{Name: "destinations in memory", Value: uint64(r.Entries)},
-		row{Name: "lookups under way", Value: uint64(r.Lookups)},
-		row{Name: "policies that cannot be refreshed", Value: uint64(r.FailingRefreshes), Alarm: r.FailingRefreshes > 0},
-		row{Name: "overrides", Value: uint64(r.Overrides)},
-		row{Name: "overrides that have expired", Value: uint64(r.ExpiredOverrides)},
-		row{Name: "connections of mail servers", Value: uint64(max(r.Connections, 0))},
-		row{Name: "connections refused, being too many", Value: r.Refused, Alarm: r.Refused > 0},
-		row{Name: "connections with garbage", Value: r.ProtocolErrors})
-	for _, name := range slices.Sorted(maps.Keys(r.Answers)) {
-		c := r.Answers[name]
-		v.Maps = append(v.Maps, answers{name, c["ok"], c["notfound"], c["temp"]})
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.Listen)) {
-		v.Doors = append(v.Doors, door{name, r.Listen[name]})
-	}
-	return v
 }

@@ -24,6 +24,10 @@ func report() status.Report {
 		FailingRefreshes: 3,
 		Listen:           map[string][]string{"socketmap": {"tcp:127.0.0.1:8461"}},
 		Answers:          map[string]map[string]uint64{"postfix": {"ok": 23456, "notfound": 2, "temp": 3}},
+		Milter:           &status.Milter{Messages: 34567, Errors: 4},
+		Delivery:         &status.Delivery{Messages: 45678, Bounced: 5},
+		Recording: &status.Recording{Sessions: 56789, LastDay: "2026-01-01", Logs: []status.Log{{Path: "/var/log/mail.log", Sessions: 67890}},
+			Datagrams: &status.Datagrams{Lost: 6}, Events: &status.Events{Received: 78901}},
 	}
 }
 
@@ -54,7 +58,9 @@ func TestPage(t *testing.T) {
 	w := get(t, http.MethodGet, "/")
 	body := w.Body.String()
 	for _, want := range []string{"DNSSEC validation: OFF: DANE is not used: the bogus name was answered", `class="bad"`, "12345", "23456",
-		"v1&lt;script&gt;", "tcp:127.0.0.1:8461", `<td class="alarm">3</td>`, ", up "} {
+		"v1&lt;script&gt;", "tcp:127.0.0.1:8461", `<td class="alarm">3</td>`, ", up ",
+		"<td>34567</td>", `<td class="alarm">4</td>`, "<td>45678</td>", "<td>56789</td>", "/var/log/mail.log: sessions", "<td>67890</td>",
+		`<td class="alarm">6</td>`, "<td>78901</td>"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page lacks %q:\n%s", want, body)
 		}
