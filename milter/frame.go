@@ -111,11 +111,22 @@ func pathEnd(s string) int {
 	return len(s)
 }
 
-// bare is an address without comments (RFC 5322 §3.2.2) and the dot at its end. RFC
-// 5321 has neither in commands, but Sendmail takes them, and routes by what is left.
+// bare is an address without comments (RFC 5322 §3.2.2), and its domain without
+// blanks and dots at the end. RFC 5321 has none of them in commands, but Sendmail
+// takes them, and routes by what is left.
 func bare(addr string) string {
+	addr = uncomment(addr)
+	at := strings.LastIndexByte(addr, '@')
+	if at < 0 {
+		return addr
+	}
+	domain := strings.Join(strings.Fields(addr[at:]), "")
+	return addr[:at] + strings.TrimRight(domain, ".")
+}
+
+func uncomment(addr string) string {
 	if strings.IndexByte(addr, '(') < 0 {
-		return strings.TrimSuffix(addr, ".")
+		return addr
 	}
 	var b strings.Builder
 	quoted, depth := false, 0
@@ -143,7 +154,7 @@ func bare(addr string) string {
 			b.WriteByte(c)
 		}
 	}
-	return strings.TrimSuffix(strings.TrimSpace(b.String()), ".")
+	return strings.TrimSpace(b.String())
 }
 
 // checkConnect checks the frame of a new client, which go-milter reads with less

@@ -169,6 +169,14 @@ func TestForgedTags(t *testing.T) {
 			"a@example.net.relaxed.invalid(x)", "a@example.net.relaxed.(a(b\\)c)x)invalid"} {
 			check(t, s, far, mail{to: []string{"<" + forged + ">"}}, "+ <a@example.net>", "- <"+forged+">")
 		}
+		m := connect(t, s)
+		m.connect("client.example.com", far)
+		m.command('M', "<sender@example.org>")
+		m.command('R', "<a@example.net .relaxed\t. invalid >")
+		changes, _ := m.end()
+		if diff := cmp.Diff([]string{"+ <a@example.net>", "- <a@example.net .relaxed\t. invalid >"}, changes); diff != "" {
+			t.Error(diff)
+		}
 		check(t, s, far, mail{to: []string{`<"a(b"@example.net>`, "<a@example.net.>"}}) // no tags
 	})
 	t.Run("MIL-010 fields are counted by name, from 1, the last goes first", func(t *testing.T) {

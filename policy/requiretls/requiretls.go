@@ -46,12 +46,13 @@ func (m Mode) Suffix() string { return suffixes[m] }
 // AddSuffix adds the tag of m to an address or a domain.
 func AddSuffix(address string, m Mode) string { return address + suffixes[m] }
 
-// CutSuffix takes the tags off an address or a domain, together with a dot at the
+// CutSuffix takes the tags off an address or a domain, together with dots at the
 // end; without a tag it is returned as it is, with Normal. Case does not matter. Of
 // several tags, which only a stranger puts there, REQUIRETLS counts.
 func CutSuffix(address string) (string, Mode) {
 	found := Normal
-	for rest := strings.TrimSuffix(address, "."); ; address = rest {
+	for {
+		rest := strings.TrimRight(address, ".")
 		m := tagged(rest)
 		if m == Normal {
 			return address, found
@@ -59,7 +60,7 @@ func CutSuffix(address string) (string, Mode) {
 		if found != Required {
 			found = m
 		}
-		rest = rest[:len(rest)-len(suffixes[m])]
+		address = rest[:len(rest)-len(suffixes[m])]
 	}
 }
 

@@ -143,6 +143,7 @@ func TestSuffix(t *testing.T) {
 	t.Run("RT-016 no spelling leaves a tag behind", func(t *testing.T) {
 		for s, want := range map[string]requiretls.Mode{
 			"user@example.org.relaxed.invalid.":                                    requiretls.Relaxed,
+			"user@example.org.relaxed.invalid..relaxed.invalid..":                  requiretls.Relaxed,
 			"user@example.org.relaxed.invalid.relaxed.invalid":                     requiretls.Relaxed,
 			"user@example.org.requiretls.invalid.relaxed.invalid":                  requiretls.Required,
 			"user@example.org.RELAXED.invalid.relaxed.invalid.requiretls.invalid.": requiretls.Required,
