@@ -231,6 +231,8 @@ func (d *daemon) runRecording(ctx context.Context, g *errgroup.Group) {
 			parts.Go(d.again(sources, "follow "+l.Path, l.Run))
 		}
 		parts.Go(d.again(sources, "close days", r.closing.Run))
+		keep := keeper{r.store, d.config.Reporting.KeepDays}
+		parts.Go(d.again(sources, "forget old days", keep.Run))
 		if r.datagrams != nil {
 			parts.Go(func() error { return r.datagrams.Run(sources, r.socket) })
 		}
