@@ -55,7 +55,10 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { os.RemoveAll(dir) })
 			env.Setenv("HOME", filepath.Join(dir, "home"))
 			env.Setenv("S", dir)
-			env.Setenv("TODAY", time.Now().UTC().Format(time.DateOnly))
+			today := time.Now().UTC().Truncate(24 * time.Hour)
+			env.Setenv("TODAY", today.Format(time.DateOnly))
+			env.Setenv("TODAY_MICROS", strconv.FormatInt(today.UnixMicro(), 10))
+			env.Setenv("DOLLAR", "$")
 			corpus, err := filepath.Abs("../../reporting/ingest/testdata")
 			if err != nil {
 				return err

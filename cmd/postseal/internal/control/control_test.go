@@ -188,6 +188,11 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "/v1/status", "", 404},
 		{"GET", "/v1/explain", "", 400},
 		{"GET", "/v1/explain?domain=" + strings.Repeat("x", 5000), "", 400},
+		{"GET", "/v1/probe?domain=192.0.2.1", "", 400},
+		{"GET", "/v1/sessions", "", 400},
+		{"GET", "/v1/sessions?day=today", "", 400},
+		{"GET", "/v1/sessions?day=2026-11-28&domain=a", "", 400},
+		{"GET", "/v1/sessions?day=2026-11-28", "", 404}, // nothing is recorded
 		{"GET", "/v1/cache?domain=", "", 400},
 		{"DELETE", "/v1/cache", "", 400},
 		{"PUT", "/v1/overrides", "", 400},
@@ -236,5 +241,11 @@ func TestStranger(t *testing.T) {
 	}
 	if err := c.List(t.Context(), "", func(control.Entry) error { return nil }); err == nil {
 		t.Error("half a list is no error")
+	}
+	for _, body := range []string{"{", "", `{"day":"2026-11-28"}`, `{"error":"no disk"}`} {
+		c := newClient(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, body) }))
+		if _, err := c.Sessions(t.Context(), "2026-11-28", "", func(control.Sessions) error { return nil }); err == nil {
+			t.Errorf("%q is a whole day", body)
+		}
 	}
 }
