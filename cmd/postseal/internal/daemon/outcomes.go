@@ -55,6 +55,10 @@ func (d *daemon) judge(s *reporting.Session, from reporting.Source) {
 	if s.Policy.Type != tlsrpt.STS || from == fromDelivery || from == fromPolicy || !inTesting(s.Policy) || s.Failed() {
 		return
 	}
+	if s.MXHost == "" {
+		s.Unverified = true // a datagram of a success names none
+		return
+	}
 	published := mtasts.Policy{Mode: mtasts.Testing, MX: s.Policy.MX}
 	if !published.Match(s.MXHost) {
 		s.Result, s.Reason = tlsrpt.ValidationFailure, "mx-not-in-policy"
@@ -72,6 +76,12 @@ func (d *daemon) judge(s *reporting.Session, from reporting.Source) {
 	case v.Result != "":
 		s.Result, s.Reason = tlsrpt.ResultType(v.Result), "probe: "+v.Reason
 	}
+}
+
+// inTestingMode reports whether the domain of a session has a policy in mode testing.
+func (d *daemon) inTestingMode(s *reporting.Session) bool {
+	p, ok := d.policyAt(s)
+	return ok && p.Type == tlsrpt.STS && inTesting(p)
 }
 
 func inTesting(p reporting.Policy) bool {

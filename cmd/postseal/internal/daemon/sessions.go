@@ -20,6 +20,7 @@ import (
 	"postseal/reporting"
 	"postseal/reporting/ingest"
 	"postseal/reporting/store"
+	"postseal/reporting/tlsrpt"
 )
 
 // sessionsSchema is the version of the contents of sessions.db.
@@ -43,6 +44,10 @@ type recording struct {
 	socket    *net.UnixConn
 	events    *ingest.Events
 	prober    *probe.Prober
+
+	// Of a domain in mode testing a datagram says that it has no policy, and of a
+	// success not even the MX host; a log that is followed for what is missing does.
+	testingInLog bool
 }
 
 // mailLog is a log that is followed.
@@ -120,7 +125,12 @@ func (d *daemon) follower(r *recording, l config.MailLog) (follower, error) {
 		return nil, err
 	}
 	var keep func(*reporting.Session) bool
-	if l.Sessions == "missing" {
+	switch {
+	case l.Sessions != "missing":
+	case l.Format == "postfix" && d.config.Reporting.TLSRPTSocket != "":
+		r.testingInLog = true
+		keep = func(s *reporting.Session) bool { return ingest.Missing(s) || d.inTestingMode(s) }
+	default:
 		keep = ingest.Missing
 	}
 	source := reporting.Source(l.Format)
@@ -182,6 +192,9 @@ func (d *daemon) openDatagrams(r *recording) error {
 	}
 	r.datagrams = &ingest.DatagramReceiver{UIDs: uids, Log: d.log, Emit: func(s reporting.Session) {
 		s.Time = time.Now() // a datagram has none, and comes when the session ends
+		if s.Policy.Type == tlsrpt.NoPolicy && r.testingInLog && d.inTestingMode(&s) {
+			return
+		}
 		r.recorder.Record(s, fromDatagrams)
 	}}
 	return nil
