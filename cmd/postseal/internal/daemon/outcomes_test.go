@@ -3,7 +3,9 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -26,16 +28,18 @@ import (
 type tally struct {
 	mu     sync.Mutex
 	counts map[string]uint64
+	mxs    map[string]bool
 }
 
 func (c *tally) Write(b reporting.Batch) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.counts == nil {
-		c.counts = map[string]uint64{}
+		c.counts, c.mxs = map[string]uint64{}, map[string]bool{}
 	}
 	for _, counts := range b.Counts {
 		for k, n := range counts {
+			c.mxs[k.MXHost] = true
 			p := b.Policies[k.Policy]
 			what := string(k.Result)
 			if what == "" {
@@ -48,6 +52,13 @@ func (c *tally) Write(b reporting.Batch) error {
 }
 
 func (c *tally) Mark(string) ([]byte, error) { return nil, nil }
+
+// hosts are the names of the MX hosts so far.
+func (c *tally) hosts() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.mxs))
+}
 
 func (c *tally) of(what string) uint64 {
 	c.mu.Lock()
@@ -242,6 +253,62 @@ func TestDeliverySessions(t *testing.T) {
 	t.Run("RT-067 what was relaxed is not counted", func(t *testing.T) {
 		if got := s.of("both.test tlsa reported success"); got != 1 {
 			t.Errorf("%d", got)
+		}
+	})
+}
+
+// What the delivery fallback has seen becomes counts, policy by policy.
+func TestCountsOfDelivery(t *testing.T) {
+	s := newSite(t)
+	enforce := &policy.Decision{STS: &mtasts.Policy{Mode: mtasts.Enforce, MX: []string{"mx.sts.test"}, Text: "version: STSv1\nmode: enforce\n"}}
+	record := func(domain string, d *policy.Decision, h *dane.Host, judgements ...delivery.Judgement) {
+		s.recordDelivery(delivery.Outcome{Time: s.now(), Domain: domain, MX: h.Name, Host: h, Decision: d, Judgements: judgements})
+	}
+	counted := func(t *testing.T, what string, n uint64) {
+		t.Helper()
+		if err := s.recording.recorder.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.of(what); got != n {
+			t.Errorf("%s: %d, want %d", what, got, n)
+		}
+	}
+	plain := &dane.Host{Name: "mx.sts.test", State: dane.NoTLSA}
+
+	t.Run("STS-142 an MX host without STARTTLS or a good certificate", func(t *testing.T) {
+		record("sts.test", enforce, plain, delivery.Judgement{Policy: delivery.PolicySTS, Result: "starttls-not-supported"})
+		record("sts.test", enforce, plain, delivery.Judgement{Policy: delivery.PolicySTS, Result: "certificate-expired"})
+		counted(t, "sts.test sts reported starttls-not-supported", 1)
+		counted(t, "sts.test sts reported certificate-expired", 1)
+	})
+	t.Run("RPT-025 successes are counted too", func(t *testing.T) {
+		record("sts.test", enforce, plain, delivery.Judgement{Policy: delivery.PolicySTS})
+		counted(t, "sts.test sts reported success", 1)
+	})
+	t.Run("RPT-026 a failed session is one failure of each policy that it failed", func(t *testing.T) {
+		both := &dane.Host{Name: "mx.both.test", Base: "mx.both.test", State: dane.Usable}
+		record("both.test", enforce, both, delivery.Judgement{Policy: delivery.PolicyTLSA, Result: "certificate-not-trusted"}, delivery.Judgement{Policy: delivery.PolicySTS, Result: "certificate-not-trusted"})
+		counted(t, "both.test tlsa reported certificate-not-trusted", 1)
+		counted(t, "both.test sts reported certificate-not-trusted", 1)
+	})
+	t.Run("RPT-031 no policy found", func(t *testing.T) {
+		record("none.test", &policy.Decision{}, &dane.Host{Name: "mx.none.test"}, delivery.Judgement{Policy: delivery.PolicyNone})
+		record("none.test", &policy.Decision{}, &dane.Host{Name: "mx.none.test"}, delivery.Judgement{Policy: delivery.PolicyNone, Result: "starttls-not-supported"})
+		counted(t, "none.test no-policy-found reported success", 1)
+		counted(t, "none.test no-policy-found reported starttls-not-supported", 1)
+	})
+	t.Run("DANE-025 DANE is counted as a policy of the MX host, never of the domain", func(t *testing.T) {
+		p := appliedPolicy(&delivery.Outcome{Domain: "insecure.test", Host: &dane.Host{Name: "mx.provider.test", Base: "mx.provider.test"}}, delivery.Judgement{Policy: delivery.PolicyTLSA})
+		if p.Domain != "mx.provider.test" {
+			t.Errorf("policy-domain %s", p.Domain)
+		}
+	})
+	t.Run("DANE-026 the MX host is named as in the MX record", func(t *testing.T) {
+		aliased := &dane.Host{Name: "mx.alias.test", Expanded: "host.provider.test", Base: "host.provider.test", State: dane.Usable}
+		record("alias.test", &policy.Decision{}, aliased, delivery.Judgement{Policy: delivery.PolicyTLSA})
+		counted(t, "alias.test tlsa reported success", 1)
+		if got := s.hosts(); !slices.Contains(got, "mx.alias.test") || slices.Contains(got, "host.provider.test") {
+			t.Errorf("%q", got)
 		}
 	})
 }
