@@ -42,7 +42,9 @@ type delivery struct {
 
 // deliver returns one reply for each recipient of m, in order. It needs m no
 // longer when it returns, though it may go on to read replies to what was sent.
-func (s *Server) deliver(ctx context.Context, m *message) []smtpclient.Reply {
+func (s *Server) deliver(ctx context.Context, m *message) (replies []smtpclient.Reply) {
+	s.state.counters.begin()
+	defer func() { s.state.counters.end(replies) }()
 	deadline := s.Deadline
 	if deadline <= 0 {
 		deadline = defaultDeadline

@@ -71,6 +71,7 @@ func (d *delivery) claim() (open []int, joined map[int]*flight) {
 			continue
 		}
 		d.land(i, already(e))
+		d.s.state.counters.already.Add(1)
 		d.log.Info("message was delivered before, the mail server has lost our reply", "delivered", e.At)
 	}
 	return open, joined

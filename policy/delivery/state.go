@@ -25,6 +25,8 @@ type state struct {
 	tasks   tasks // what may outlive the call of deliver that started it
 	relay   relay
 
+	counters counters
+
 	mu        sync.Mutex
 	serving   int        // listeners
 	listening []net.Addr // theirs

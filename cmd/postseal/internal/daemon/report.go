@@ -34,6 +34,10 @@ func (d *daemon) report() status.Report {
 		m := d.milter.Stats()
 		r.Milter = &status.Milter{Messages: m.Messages, Required: m.Required, Relaxed: m.Relaxed, Errors: m.Errors}
 	}
+	if d.delivery != nil {
+		s := d.delivery.Stats()
+		r.Delivery = &status.Delivery{Messages: s.Messages, InFlight: s.InFlight, Delivered: s.Delivered, Deferred: s.Deferred, Bounced: s.Bounced, Already: s.Already}
+	}
 	r.Recording = d.recording.report()
 	return r
 }
