@@ -40,7 +40,8 @@ dnl # Whom to believe. Without it every certificate fails, and with it all mail 
 dnl # domains with an MTA-STS policy. Sendmail reads neither if one is missing.
 ifdef(`confCACERT', `', `define(`confCACERT', `/etc/ssl/certs/ca-certificates.crt')')dnl
 ifdef(`confCACERT_PATH', `', `define(`confCACERT_PATH', `/etc/ssl/certs')')dnl
-dnl # 9, the default, logs that a certificate failed; 12 also why.
+dnl # What TLS reports are counted from ([[reporting.log]], format = "sendmail"): 9, the
+dnl # default, logs that a certificate failed; 12 also why.
 define(`confLOG_LEVEL', `12')dnl
 dnl # The policy of each destination. -T<TMPF>: no answer defers the mail. The rules
 dnl # below do what NO_SAN_TST leaves out: they know wildcard certificates.

@@ -185,6 +185,7 @@ func (n *names) records(add func(string, ...any), s scenario) {
 			add("_tcp.%s. IN NS gone.%s.", host.name, s.zone)
 		}
 	}
+	add(`_smtp._tls.%[1]s. IN TXT "v=TLSRPTv1; rua=mailto:reports@%[1]s"`, s.domain()) // or Postfix reports no sessions
 	if s.sts != nil && !slices.Contains(n.gone, s.domain()) {
 		id := n.ids[s.domain()]
 		if id == "" {

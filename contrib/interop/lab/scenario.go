@@ -41,6 +41,7 @@ const (
 	selfSigned cert = "self-signed"
 	wrongName  cert = "wrong name"
 	noTLS      cert = "no STARTTLS"
+	broken     cert = "hangs up on STARTTLS"
 	absent     cert = "nobody listens"
 )
 

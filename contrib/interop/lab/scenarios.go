@@ -35,8 +35,12 @@ var scenarios = []scenario{
 	{name: "sts-nostarttls", zone: plain, mx: []mx{{cert: noTLS}}, sts: enforce(), answer: "OK secure", want: refused("TLS is required, but was not offered")},
 	{name: "sts-foreign-mx", zone: plain, mx: []mx{{cert: good}}, sts: enforce("listed.{D}"), answer: "OK secure",
 		want: held("does not match STS MX pattern"), old: refused("hostname mismatch")},
+	{name: "sts-failover", zone: plain, mx: []mx{{cert: expired}, {cert: good}}, sts: enforce(), answer: "OK secure", want: sentOver("Verified")},
+	{name: "sts-handshake", zone: plain, mx: []mx{{cert: broken}}, sts: enforce(), answer: "OK secure", want: refused("Cannot start TLS: handshake failure")},
 	{name: "sts-shared", zone: plain, mx: []mx{{cert: selfSigned}}, shares: "none-selfsigned", sts: enforce(), answer: "OK secure", want: refused("self-signed certificate")},
 	{name: "sts-testing", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "testing"}, answer: "NOTFOUND", want: sentOver("Untrusted")},
+	{name: "testing-good", zone: plain, mx: []mx{{cert: good}}, sts: &sts{mode: "testing"}, answer: "NOTFOUND", want: sentOver("Trusted")},
+	{name: "testing-foreign-mx", zone: plain, mx: []mx{{cert: good}}, sts: &sts{mode: "testing", mx: []string{"listed.{D}"}}, answer: "NOTFOUND", want: sentOver("Trusted")},
 	{name: "sts-none", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "none"}, answer: "NOTFOUND", want: sentOver("Untrusted")},
 	{name: "sts-unproven", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "enforce", cert: selfSigned}, answer: "NOTFOUND", want: sentOver("Untrusted")},
 

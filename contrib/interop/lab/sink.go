@@ -255,6 +255,9 @@ func (v *conversation) greeting() string {
 
 func (v *conversation) startTLS() bool {
 	v.say("STARTTLS", "220 go ahead")
+	if v.sink.mx.cert == broken {
+		return false
+	}
 	session := tls.Server(v.conn, &tls.Config{Certificates: []tls.Certificate{v.sink.cert}, SessionTicketsDisabled: true})
 	if session.Handshake() != nil {
 		return false

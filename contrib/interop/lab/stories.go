@@ -31,6 +31,7 @@ var stories = []story{
 	{"native", (*lab).native},
 	{"daemon-down", (*lab).daemonDown},
 	{"milter-down", (*lab).milterDown},
+	{"sessions", (*lab).sessionsStory},
 	{"kill", (*lab).kill},
 	{"throughput", (*lab).throughput},
 	{"outage", (*lab).outage},
