@@ -62,8 +62,11 @@ func (s *Server) deliver(ctx context.Context, m *message) (replies []smtpclient.
 		g.loose, g.done = make(chan struct{}), make(chan struct{})
 		s.state.tasks.run(func() {
 			defer close(g.done)
-			slots <- struct{}{}
-			defer func() { <-slots }()
+			select {
+			case slots <- struct{}{}:
+				defer func() { <-slots }()
+			case <-ctx.Done(): // who reads on after it keeps his slot; this one only says so
+			}
 			w.run(ctx)
 		})
 	}

@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -220,6 +221,24 @@ func TestDeadline(t *testing.T) {
 				t.Errorf("after %v", took)
 			}
 			took(t, h, 1)
+		})
+	})
+	t.Run("SMTP-122 more next hops than are delivered to side by side", func(t *testing.T) {
+		frozen(t, func(t *testing.T, b *still) {
+			b.Deadline = time.Minute
+			var to []string
+			for n := range maxGroups + 1 {
+				domain := fmt.Sprintf("d%d.test", n)
+				b.host(domain, mxtest.Config{}).Reply(".", mxtest.Stall)
+				to = append(to, "u@"+domain)
+			}
+			start := time.Now()
+			for _, r := range b.deliver(context.Background(), b.message(to...)) {
+				want(t, r, "451 4.4.2")
+			}
+			if took := time.Since(start); took != b.Deadline {
+				t.Errorf("after %v", took)
+			}
 		})
 	})
 	t.Run("SMTP-077 a dead host is passed over for a minute", func(t *testing.T) {
