@@ -82,7 +82,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p := &progress{Follower: f, at: from, marked: time.Now()}
+	p := &progress{Follower: f, at: from, fresh: from == (follow.Position{}), marked: time.Now()}
 	l := follow.Log{Path: f.Path, Poll: f.Poll, Whole: f.Whole, Log: f.Log, AtEnd: func() { p.atEnd(ctx) }}
 	err = l.Run(ctx, from, func(lines []byte, behind follow.Position) error { return p.take(ctx, lines, behind) })
 	if ctx.Err() != nil {
@@ -116,6 +116,7 @@ func (f *Follower) restore() (follow.Position, error) {
 type progress struct {
 	*Follower
 	at       follow.Position
+	fresh    bool // nothing has been stored yet
 	sessions []reporting.Session
 	unmarked int64 // bytes
 	marked   time.Time
@@ -136,7 +137,7 @@ func (p *progress) take(ctx context.Context, lines []byte, behind follow.Positio
 	stats := p.Reader.Stats()
 	p.stats.Store(&stats)
 	p.at = behind
-	if len(p.sessions) == 0 && p.unmarked < markAfter {
+	if len(p.sessions) == 0 && p.unmarked < markAfter && !p.fresh {
 		return nil
 	}
 	return p.commit(ctx)
@@ -148,7 +149,7 @@ func (p *progress) commit(ctx context.Context) error {
 	if err := p.Recorder.Commit(ctx, p.sessions, p.Source, map[string][]byte{p.markName(): mark}); err != nil {
 		return err
 	}
-	p.sessions, p.unmarked, p.marked = p.sessions[:0], 0, time.Now()
+	p.sessions, p.unmarked, p.marked, p.fresh = p.sessions[:0], 0, time.Now(), false
 	return nil
 }
 

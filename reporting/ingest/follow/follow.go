@@ -51,7 +51,8 @@ type Log struct {
 }
 
 // Take gets whole lines, each with its line end but perhaps the last of a file that
-// will not grow any more, and the position behind them. An error ends Run.
+// will not grow any more, and the position behind them. Where there was no position,
+// it first gets the one to begin with, and no lines. An error ends Run.
 type Take func(lines []byte, behind Position) error
 
 // Run hands out what is behind from, and then what is added, until ctx ends or take
@@ -165,7 +166,8 @@ func (r *run) open(ctx context.Context) error {
 	f, err := os.Open(r.Path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) && r.at == (Position{}) {
-			r.whole = true // all of what is written later is new
+			r.at = start(fileID{}) // all of what is written later is new
+			return errors.Join(err, r.begin())
 		}
 		return err
 	}
@@ -176,7 +178,9 @@ func (r *run) open(ctx context.Context) error {
 	}
 	switch {
 	case r.at == (Position{}):
-		r.at, err = r.first(f, id, size)
+		if r.at, err = r.first(f, id, size); err == nil {
+			err = r.begin()
+		}
 	case r.at.file != id || size < r.at.offset || !r.at.in(f):
 		if err = r.catchUp(ctx); err == nil {
 			r.goOn(f, id)
@@ -187,6 +191,15 @@ func (r *run) open(ctx context.Context) error {
 		return err
 	}
 	return r.restart(f)
+}
+
+// begin tells the caller where it begins, so that this is not found anew after a
+// crash, when more has been written.
+func (r *run) begin() error {
+	if err := r.take(nil, r.at); err != nil {
+		return fmt.Errorf("%w: %w", errTake, err)
+	}
+	return nil
 }
 
 // restart reads f from the position on.
