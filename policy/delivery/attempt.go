@@ -133,15 +133,11 @@ func (w *walk) send(ctx context.Context, s *smtpclient.Session, batch []int) smt
 	for _, i := range batch {
 		e.To = append(e.To, w.m.envelope.To[i])
 	}
-	t := &transmission{r: w.m.content.Open(), size: w.m.content.Size()}
+	t := newTransmission(w.m.content)
 	sending, abort := context.WithCancelCause(w.s.state.lifetime())
 	defer abort(nil)
-	var data io.Reader = t
-	if _, ok := t.r.(io.Seeker); !ok {
-		data = struct{ io.Reader }{t}
-	}
 	result := make(chan smtpclient.Result, 1)
-	go func() { result <- s.Send(sending, &e, data, t.size) }()
+	go func() { result <- s.Send(sending, &e, t, t.size) }()
 	select {
 	case res := <-result:
 		return res
@@ -161,12 +157,18 @@ var errHalted = errors.New("delivery was interrupted")
 // transmission is a message that is being sent, until it is halted. Once all of it
 // has been read it can not be: the last dot may be on its way.
 type transmission struct {
+	content content
+	size    int64
+
 	mu     sync.Mutex
 	r      io.Reader
-	size   int64
 	n      int64 // octets read
-	loose  bool  // r must not be touched any more, since all had been read
+	loose  bool  // content must not be touched any more, since all had been read
 	halted bool
+}
+
+func newTransmission(c content) *transmission {
+	return &transmission{content: c, size: c.Size(), r: c.Open()}
 }
 
 func (t *transmission) Read(p []byte) (int, error) {
@@ -183,26 +185,25 @@ func (t *transmission) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Seek is for who wants to look at the message before it is sent. It may have been
-// let go by then, and is not sent at all.
+// Seek is for who wants to look at the message before it is sent, and goes nowhere
+// but to the beginning. It may have been let go by then, and is not sent at all.
 func (t *transmission) Seek(offset int64, whence int) (int64, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if offset != 0 || whence == io.SeekEnd {
+		return 0, errors.ErrUnsupported
+	}
+	if whence == io.SeekCurrent {
+		return t.n, nil
+	}
 	if t.loose {
 		t.halted = true
 	}
-	seeker, ok := t.r.(io.Seeker)
-	switch {
-	case t.halted:
+	if t.halted {
 		return 0, errHalted
-	case !ok:
-		return 0, errors.ErrUnsupported
 	}
-	n, err := seeker.Seek(offset, whence)
-	if err == nil {
-		t.n = n
-	}
-	return n, err
+	t.r, t.n = t.content.Open(), 0
+	return 0, nil
 }
 
 // halt stops the message, unless all of it has been read.
