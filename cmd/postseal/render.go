@@ -18,8 +18,7 @@ const (
 	maxHostLines   = 8
 	maxStepLines   = 22
 	maxAnswerLines = 3 // of one map
-	maxProbes      = 6
-	maxProbeLines  = 2 // of one address
+	maxProbes      = 8
 )
 
 // sheet is text in two columns.
@@ -157,8 +156,12 @@ func (s *sheet) dane(x *control.Explanation) {
 		text += ", hosts not looked up for this decision"
 	}
 	s.line("DANE", text, 2)
+	most := maxHostLines
+	if x.Probed != nil { // which has the hosts once more
+		most /= 2
+	}
 	for i, h := range d.Hosts {
-		if i == maxHostLines-1 && len(d.Hosts) > maxHostLines {
+		if i == most-1 && len(d.Hosts) > most {
 			s.line("", fmt.Sprintf("... and %d hosts more, see --json", len(d.Hosts)-i), 1)
 			break
 		}
@@ -212,7 +215,10 @@ func (s *sheet) probed(x *control.Explanation) {
 	if x.Probed == nil {
 		return
 	}
-	title := "probe"
+	title, lines := "probe", 1
+	if len(x.Probed.Answers) <= maxProbes/2 {
+		lines = 2
+	}
 	if len(x.Probed.Answers) == 0 {
 		s.line(title, "there is no address to connect to", 1)
 	}
@@ -221,7 +227,7 @@ func (s *sheet) probed(x *control.Explanation) {
 			s.line("", fmt.Sprintf("... and %d addresses more, see --json", len(x.Probed.Answers)-i), 1)
 			break
 		}
-		s.line(title, p.Host+" "+p.Address+" "+verdicts(p, x.STS != nil), maxProbeLines)
+		s.line(title, p.Host+" "+p.Address+" "+verdicts(p, x.STS != nil), lines)
 		title = ""
 	}
 }

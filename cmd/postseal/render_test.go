@@ -29,6 +29,10 @@ func TestExplanationFitsOnAScreen(t *testing.T) {
 		}
 		x.Steps = append(x.Steps, control.Step{At: float64(i), Topic: topic, Text: long + "\x1b[2J"})
 	}
+	x.Probed = &control.Probed{}
+	for range 20 {
+		x.Probed.Answers = append(x.Probed.Answers, control.Probe{Host: "mx.example.org", Address: "192.0.2.1:25", Failure: long})
+	}
 	for range 3 {
 		x.Answers = append(x.Answers, control.Answer{Map: "postfix-tlsrpt", Text: strings.Repeat("z", 100_000)})
 	}
@@ -45,7 +49,7 @@ func TestExplanationFitsOnAScreen(t *testing.T) {
 			t.Errorf("blanks at the end of %q", line)
 		}
 	}
-	for _, want := range []string{"... and 93 hosts more, see --json", "lookups more, see --json"} {
+	for _, want := range []string{"... and 97 hosts more, see --json", "... and 13 addresses more, see --json", "lookups more, see --json"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
