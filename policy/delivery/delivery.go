@@ -92,6 +92,7 @@ type Server struct {
 
 // Defaults of Server.
 const (
+	defaultPort          = 25
 	defaultMaxMessage    = 100 << 20
 	defaultMaxMemory     = 8 << 20 // thousands of usual messages; with the buffers of 200 sessions and the collector's factor of 2 it stays far below 64 MiB
 	defaultMaxConns      = 256

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -93,12 +94,23 @@ func (s *Server) follow(r *Route, mode requiretls.Mode) (nextHop, smtpclient.Rep
 	return h, smtpclient.Reply{}
 }
 
+// Check tells what is wrong with the next hop of a route.
+func (r Route) Check() error {
+	if _, ok := parseLiteralHop(r.NextHop, defaultPort); ok {
+		return nil
+	}
+	if _, err := policy.ParseDestination(r.NextHop); err != nil {
+		return fmt.Errorf("%q is not host, [host] or [address], nor one of them with :port", r.NextHop)
+	}
+	return nil
+}
+
 // smartHost returns the most specific route of a domain, nil if there is none.
 func (s *Server) smartHost(name string) *Route {
 	var best *Route
 	for i := range s.Routes {
 		r := &s.Routes[i]
-		if covers(r.Domain, name) && (best == nil || len(r.Domain) > len(best.Domain) || r.Domain == name) {
+		if covers(r.Domain, name) && (best == nil || len(r.Domain) > len(best.Domain)) {
 			best = r
 		}
 	}
@@ -133,7 +145,7 @@ func covers(pattern, name string) bool {
 
 func (s *Server) port() uint16 {
 	if s.Port == 0 {
-		return 25
+		return defaultPort
 	}
 	return s.Port
 }

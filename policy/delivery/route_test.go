@@ -18,6 +18,9 @@ func FuzzRoute(f *testing.F) {
 	f.Add("u@route.test", "[IPv6:2001:db8::1]")
 	f.Fuzz(func(t *testing.T, address, next string) {
 		s := &Server{LocalDomains: []string{"here.test", ".here.test"}, LocalRelay: "unix:/x", Routes: []Route{{Domain: "route.test", NextHop: next}}}
+		if _, r := s.route("u@route.test", normal); (r.Code == 0) != (s.Routes[0].Check() == nil) {
+			t.Errorf("%q: %v, %v", next, s.Routes[0].Check(), r)
+		}
 		for _, mode := range []requiretls.Mode{normal, required, relaxed} {
 			h, r := s.route(address, mode)
 			if r.Code != 0 {

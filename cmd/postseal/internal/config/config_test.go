@@ -12,6 +12,7 @@ import (
 
 	"postseal/cmd/postseal/internal/config"
 	"postseal/policy"
+	"postseal/policy/delivery"
 	"postseal/policy/dnssec"
 )
 
@@ -139,10 +140,17 @@ func TestValues(t *testing.T) {
 	bad("[delivery]\nlocal_domains = ['localhost']", `f.toml:2: delivery.local_domains: "localhost" is no domain`)
 	bad("[delivery]\nlocal_relay = '127.0.0.1:10025'", "f.toml:2: delivery.local_relay: ")
 	bad("[[delivery.route]]\ndomain = 'x'\nnexthop = 'a.example'", `f.toml:2: delivery.route.1.domain: "x" is neither a domain nor *`)
+	bad("[[delivery.route]]\ndomain = 'A.example'\nnexthop = 'x.example'\n[[delivery.route]]\ndomain = 'a.example.'\nnexthop = 'y.example'", `f.toml:5: delivery.route.2.domain: "a.example." has a route already`)
+	bad("[[delivery.route]]\ndomain = '*'\nnexthop = '[192.0.2.1]:0'", `f.toml:3: delivery.route.1.nexthop: "[192.0.2.1]:0" is not host`)
+	bad("[[delivery.route]]\ndomain = '*'\nnexthop = '192.0.2.1'", `f.toml:3: delivery.route.1.nexthop: "192.0.2.1" is not host`)
 	bad("[[delivery.route]]\ndomain = '*'\nnexthop = ''", `f.toml:3: delivery.route.1.nexthop: "" is not host`)
 	bad("[[delivery.route]]\ndomain = '*'\nnexthop = 'a.example'\n[[delivery.route]]\ndomain = '*'\nnexthop = 'b.example'", `f.toml:5: delivery.route.2.domain: "*" has a route already`)
 
-	c := good("[dns]\nservers = ['127.0.0.1', '::1', '[2001:db8::1]:5353', '192.0.2.1:5353']\ntrust_ad = 'always'\nself_test = false\nself_test_bogus = ''")
+	c := good("[[delivery.route]]\ndomain = '.A.example.'\nnexthop = '[192.0.2.1]'\n[[delivery.route]]\ndomain = '*'\nnexthop = '[IPv6:2001:db8::1]:587'\nrequiretls_exempt = true")
+	if diff := cmp.Diff([]delivery.Route{{Domain: ".a.example", NextHop: "[192.0.2.1]"}, {Domain: "*", NextHop: "[IPv6:2001:db8::1]:587", RequireTLSExempt: true}}, c.SmartHosts()); diff != "" {
+		t.Error(diff)
+	}
+	c = good("[dns]\nservers = ['127.0.0.1', '::1', '[2001:db8::1]:5353', '192.0.2.1:5353']\ntrust_ad = 'always'\nself_test = false\nself_test_bogus = ''")
 	if diff := cmp.Diff([]string{"127.0.0.1:53", "[::1]:53", "[2001:db8::1]:5353", "192.0.2.1:5353"}, c.Resolvers()); diff != "" {
 		t.Error(diff)
 	}

@@ -12,6 +12,7 @@ import (
 	"postseal/cmd/postseal/internal/tomlfile"
 	"postseal/milter"
 	"postseal/policy"
+	"postseal/policy/delivery"
 )
 
 // Milter tags messages for REQUIRETLS and TLS-Required: No (RFC 8689).
@@ -61,8 +62,25 @@ type Delivery struct {
 // Route sends the mail of a domain, or of all below it, to a smart host.
 type Route struct {
 	Domain           string `toml:"domain"`  // "example.org", ".example.org" or "*"
-	NextHop          string `toml:"nexthop"` // "host", "[host]", "host:port" or "[host]:port"
+	NextHop          string `toml:"nexthop"` // "host", "[host]", "host:port" or "[host]:port"; or an address in brackets
 	RequireTLSExempt bool   `toml:"requiretls_exempt"`
+}
+
+// smartHost is r with its domain as names are compared.
+func (r Route) smartHost() delivery.Route {
+	if r.Domain != "*" {
+		r.Domain = canonicalList([]string{r.Domain})[0] // which is one, as checked
+	}
+	return delivery.Route(r)
+}
+
+// SmartHosts are delivery.route.
+func (c *Config) SmartHosts() []delivery.Route {
+	var list []delivery.Route
+	for _, r := range c.Delivery.Routes {
+		list = append(list, r.smartHost())
+	}
+	return list
 }
 
 // Reasons to route to the fallback, in delivery.for.
@@ -167,12 +185,13 @@ func checkRoutes(f *tomlfile.File, routes []Route) error {
 		if r.Domain != "*" && !isDomain(strings.TrimPrefix(r.Domain, ".")) {
 			return f.Error(at+".domain", "%q is neither a domain nor *", r.Domain)
 		}
-		if seen[r.Domain] {
+		s := r.smartHost()
+		if seen[s.Domain] {
 			return f.Error(at+".domain", "%q has a route already", r.Domain)
 		}
-		seen[r.Domain] = true
-		if _, err := policy.ParseDestination(r.NextHop); err != nil {
-			return f.Error(at+".nexthop", "%q is not host, [host], host:port or [host]:port", r.NextHop)
+		seen[s.Domain] = true
+		if err := s.Check(); err != nil {
+			return f.Error(at+".nexthop", "%v", err)
 		}
 	}
 	return nil

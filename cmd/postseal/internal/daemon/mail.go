@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postseal/cache/boltdb"
-	"postseal/cmd/postseal/internal/config"
 	"postseal/milter"
 	"postseal/policy/delivery"
 	"postseal/policy/delivery/ledger"
@@ -69,7 +68,7 @@ func (d *daemon) buildDelivery() error {
 		AllowPrivate: c.Delivery.AllowPrivateAddresses,
 		LocalDomains: c.Fallback().Local,
 		LocalRelay:   c.Delivery.LocalRelay,
-		Routes:       routes(c.Delivery.Routes),
+		Routes:       c.SmartHosts(),
 		Deadline:     c.Delivery.Deadline,
 		MaxMessage:   c.Delivery.MaxMessage,
 		Grace:        drainLimit / 2, // the other half is for replies to what was sent whole
@@ -111,14 +110,6 @@ func ownAddresses() ([]netip.Addr, error) {
 		}
 	}
 	return addresses, nil
-}
-
-func routes(list []config.Route) []delivery.Route {
-	var all []delivery.Route
-	for _, r := range list {
-		all = append(all, delivery.Route{Domain: r.Domain, NextHop: r.NextHop, RequireTLSExempt: r.RequireTLSExempt})
-	}
-	return all
 }
 
 // openMail lets the mail server in.
