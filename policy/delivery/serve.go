@@ -158,11 +158,13 @@ func (d *door) protocol() *smtp.Server {
 type protocolLog struct{ log *slog.Logger }
 
 func (l protocolLog) Printf(format string, v ...any) {
-	if strings.HasPrefix(format, "panic") { // which it survives, and answers 421
-		l.log.Error("delivery listener: " + fmt.Sprintf(format, v...))
-		return
+	level := slog.LevelDebug
+	// It survives a panic, and answers 421. It goes on after a failure to accept,
+	// such as too many open files, but meanwhile nobody comes in.
+	if strings.HasPrefix(format, "panic") || strings.HasPrefix(format, "accept") {
+		level = slog.LevelError
 	}
-	l.log.Debug("delivery listener: " + fmt.Sprintf(format, v...))
+	l.log.Log(context.Background(), level, "delivery listener: "+fmt.Sprintf(format, v...))
 }
 
 func (l protocolLog) Println(v ...any) { l.Printf("%s", fmt.Sprint(v...)) }

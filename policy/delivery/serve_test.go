@@ -2,10 +2,15 @@ package delivery_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
+	"os"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +55,20 @@ func (p *pipes) Accept() (net.Conn, error) {
 
 func (p *pipes) Close() error   { p.close(); return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+// scarce fails to accept some times.
+type scarce struct {
+	*pipes
+	failures int
+}
+
+func (s *scarce) Accept() (net.Conn, error) {
+	if s.failures > 0 {
+		s.failures--
+		return nil, &net.OpError{Op: "accept", Net: "unix", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return s.pipes.Accept()
+}
 
 func TestTime(t *testing.T) {
 	t.Run("SMTP-072 the listener's patience", func(t *testing.T) {
@@ -176,6 +195,21 @@ func TestStop(t *testing.T) {
 			}
 			if took := time.Since(begun); took != 10*time.Second {
 				t.Errorf("it took %s", took)
+			}
+		})
+	})
+	t.Run("a listener that has no file descriptors left, for a while", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var log bytes.Buffer
+			p := &scarce{newPipes(), 3}
+			d := open(t, &delivery.Server{Log: slog.New(slog.NewTextHandler(&log, nil))}, p, requiretls.Normal)
+			c := p.dial(t)
+			c.begin("a@example.net")
+			c.data("\r\n")
+			c.want(delivered)
+			d.stop()
+			if n := strings.Count(log.String(), "level=ERROR"); n != 3 || !strings.Contains(log.String(), syscall.EMFILE.Error()) {
+				t.Errorf("logged %q", log.String())
 			}
 		})
 	})
