@@ -136,19 +136,15 @@ func (w *walk) send(ctx context.Context, s *smtpclient.Session, batch []int) smt
 	t := newTransmission(w.m.content)
 	sending, abort := context.WithCancelCause(w.s.state.lifetime())
 	defer abort(nil)
-	result := make(chan smtpclient.Result, 1)
-	go func() { result <- s.Send(sending, &e, t, t.size) }()
-	select {
-	case res := <-result:
-		return res
-	case <-ctx.Done():
-	}
-	if t.halt() {
-		abort(context.Cause(ctx))
-		return <-result
-	}
-	close(w.loose)
-	return <-result
+	stop := context.AfterFunc(ctx, func() {
+		if t.halt() {
+			abort(context.Cause(ctx))
+			return
+		}
+		close(w.loose)
+	})
+	defer stop()
+	return s.Send(sending, &e, t, t.size)
 }
 
 // errHalted ends a message in its midst, so that its last dot is never sent.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"postseal/policy"
+	"postseal/policy/dane"
 	"postseal/policy/smtpclient/mxtest"
 )
 
@@ -96,6 +98,29 @@ func TestEightBit(t *testing.T) {
 	if data := string(h.Mails()[0].Data); !strings.HasPrefix(data, "Received: ") || !strings.HasSuffix(data, "\r\nseven\r\n") {
 		t.Errorf("got %q", data)
 	}
+}
+
+// TestPanic: an error of ours is no end of the daemon, nor of the next hops beside.
+func TestPanic(t *testing.T) {
+	frozen(t, func(t *testing.T, b *still) {
+		h := b.host("d.test", mxtest.Config{})
+		b.Resolver = fragile{b}
+		for range 2 { // also when it comes again
+			r := b.deliver(context.Background(), b.message("u@fragile.test", "u@d.test"))
+			want(t, r[0], "451 4.3.0", "internal error")
+			want(t, r[1], "250 2.0.0")
+		}
+		took(t, h, 1)
+	})
+}
+
+type fragile struct{ *still }
+
+func (f fragile) Resolve(ctx context.Context, dest policy.Destination) (*policy.Decision, *dane.Plan) {
+	if dest.Domain == "fragile.test" {
+		panic("broken")
+	}
+	return f.still.Resolve(ctx, dest)
 }
 
 // TestManyHosts: a delivery has an end, and what was not tried is not held against it.

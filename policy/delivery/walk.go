@@ -2,9 +2,11 @@ package delivery
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -48,6 +50,7 @@ type candidate struct {
 func (w *walk) run(ctx context.Context) {
 	start := w.s.now()
 	defer func() { w.tell(start) }()
+	defer w.caught()
 	candidates, r := w.find(ctx)
 	if r.Code == 0 {
 		w.visit(ctx, candidates)
@@ -59,6 +62,21 @@ func (w *walk) run(ctx context.Context) {
 		if t, ok := w.temporary[i]; ok && r.Code != 0 {
 			replies[i] = t
 		}
+	}
+	w.settle(replies)
+}
+
+// caught keeps an error of ours from ending the daemon, which all other mail needs:
+// the mail server would bring the message that it trips over again and again.
+func (w *walk) caught() {
+	v := recover()
+	if v == nil {
+		return
+	}
+	w.log.Error("panic in a delivery", "nexthop", w.nextHop.String(), "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	replies := map[int]smtpclient.Reply{}
+	for _, i := range w.recipients {
+		replies[i] = answer(451, "4.3.0", "internal error")
 	}
 	w.settle(replies)
 }
