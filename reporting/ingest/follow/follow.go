@@ -59,7 +59,7 @@ type Take func(lines []byte, behind Position) error
 // fails. The file need not exist yet. What goes wrong with it is logged once, and
 // tried again.
 func (l *Log) Run(ctx context.Context, from Position, take Take) error {
-	r := &run{Log: l, take: take, at: from, whole: l.Whole, buf: make([]byte, 0, bufferSize)}
+	r := &run{Log: l, take: take, at: from, buf: make([]byte, 0, bufferSize)}
 	if r.Log.Log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	} else {
@@ -105,7 +105,6 @@ type run struct {
 	skipping bool     // the line at at is too long; buf is empty
 	skipped  int64    // of it …
 	long     window   // … and what comes behind that
-	whole    bool     // begin with the first line
 	quiet    int      // polls without growth since the file was replaced
 	said     string   // last complaint
 }
@@ -181,6 +180,8 @@ func (r *run) open(ctx context.Context) error {
 		if r.at, err = r.first(f, id, size); err == nil {
 			err = r.begin()
 		}
+	case r.at.file != id && r.at.offset > 0 && r.at.in(f):
+		r.at.file = id // on a device that has another number since the last boot, or restored
 	case r.at.file != id || size < r.at.offset || !r.at.in(f):
 		if err = r.catchUp(ctx); err == nil {
 			r.goOn(f, id)
@@ -212,7 +213,7 @@ func (r *run) restart(f *os.File) (err error) {
 
 // first is where to begin without a position: behind the last whole line.
 func (r *run) first(f *os.File, id fileID, size int64) (Position, error) {
-	if r.whole {
+	if r.Whole {
 		return start(id), nil
 	}
 	end, err := lastLineEnd(f, size)
@@ -235,6 +236,7 @@ func (r *run) check(ctx context.Context) error {
 	}
 	id := r.at.file
 	if err := r.catchUp(ctx); err != nil {
+		r.close() // where the position is now, open finds out
 		return err
 	}
 	r.goOn(r.file, id)
@@ -265,11 +267,15 @@ func (r *run) replaced(ctx context.Context, grown bool) error {
 		f.Close()
 		return nil
 	}
-	if err := r.rest(); err != nil {
+	err = r.rest()
+	if err == nil {
+		_, err = r.readAll(ctx) // files that came and went meanwhile, while a disk had stalled
+	}
+	if err != nil {
 		f.Close()
 		return err
 	}
-	r.at = start(id)
+	r.goOn(f, id)
 	if err := r.restart(f); err != nil {
 		return err
 	}

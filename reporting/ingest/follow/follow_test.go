@@ -28,6 +28,8 @@ type reader struct {
 	log  follow.Log
 	stop func()
 
+	atEnd chan struct{} // told without waiting
+
 	mu     sync.Mutex
 	lines  []string
 	stored []byte // position
@@ -36,7 +38,13 @@ type reader struct {
 }
 
 func newReader(t *testing.T) *reader {
-	r := &reader{t: t, log: follow.Log{Path: filepath.Join(t.TempDir(), "mail.log"), Poll: time.Millisecond, Whole: true}, stop: func() {}}
+	r := &reader{t: t, log: follow.Log{Path: filepath.Join(t.TempDir(), "mail.log"), Poll: time.Millisecond, Whole: true}, stop: func() {}, atEnd: make(chan struct{})}
+	r.log.AtEnd = func() {
+		select {
+		case r.atEnd <- struct{}{}:
+		default:
+		}
+	}
 	t.Cleanup(func() { r.stop() })
 	return r
 }

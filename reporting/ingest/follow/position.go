@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"syscall"
 )
@@ -70,11 +71,16 @@ func identify(f *os.File) (fileID, int64, error) {
 	if !info.Mode().IsRegular() {
 		return fileID{}, 0, fmt.Errorf("%s is no regular file", f.Name())
 	}
+	id, err := idOf(info)
+	return id, info.Size(), err
+}
+
+func idOf(info fs.FileInfo) (fileID, error) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fileID{}, 0, fmt.Errorf("%s: this system does not tell which file it is", f.Name())
+		return fileID{}, fmt.Errorf("%s: this system does not tell which file it is", info.Name())
 	}
-	return fileID{uint64(st.Dev), uint64(st.Ino)}, info.Size(), nil
+	return fileID{uint64(st.Dev), uint64(st.Ino)}, nil
 }
 
 const (

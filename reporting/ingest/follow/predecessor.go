@@ -1,12 +1,16 @@
 package follow
 
 import (
+	"compress/flate"
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -15,33 +19,56 @@ import (
 // maxPredecessors that are looked at: a year of daily ones.
 const maxPredecessors = 400
 
-// predecessor is a file that has the path and an addition as its name, such as
-// mail.log.1, mail.log-20261128 or mail.log.2.gz.
+// predecessor is a file that has the path and a number or date as its name, such as
+// mail.log.1, mail.log-20261128 or mail.log.2.gz. Other files beside a log may hold
+// the same lines, as mail.info does beside mail.
 type predecessor struct {
 	path    string
+	file    fileID
 	changed time.Time
 }
 
-// predecessors of the log, the latest first.
+// rotated is what logrotate(8), newsyslog(8) and savelog(8) put behind the name of a log.
+// Of what packs files, only gzip can be read here.
+var rotated = regexp.MustCompile(`^[.-](old|[0-9][0-9.:T_-]*)(\.gz)?$`)
+
+const gz = ".gz"
+
+// predecessors of the log, the latest first. One that is there twice, since it is
+// being packed, is the one that is whole.
 func (l *Log) predecessors() ([]predecessor, error) {
 	dir, base := filepath.Split(l.Path)
 	entries, err := os.ReadDir(filepath.Clean(dir))
 	if err != nil {
 		return nil, err
 	}
+	names := map[string]bool{}
+	for _, e := range entries {
+		names[e.Name()] = true
+	}
 	var list []predecessor
 	for _, e := range entries {
 		rest, ok := strings.CutPrefix(e.Name(), base)
-		if !ok || rest == "" || rest[0] != '.' && rest[0] != '-' || !e.Type().IsRegular() {
+		plain, packed := strings.CutSuffix(e.Name(), gz)
+		if !ok || !rotated.MatchString(rest) || !e.Type().IsRegular() || packed && names[plain] {
 			continue
 		}
-		if info, err := e.Info(); err == nil {
-			list = append(list, predecessor{filepath.Join(dir, e.Name()), info.ModTime()})
+		info, err := e.Info()
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errMoved, err)
 		}
+		id, err := idOf(info)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, predecessor{filepath.Join(dir, e.Name()), id, info.ModTime()})
 	}
 	slices.SortStableFunc(list, func(a, b predecessor) int { return b.changed.Compare(a.changed) })
 	return list[:min(len(list), maxPredecessors)], nil
 }
+
+// errMoved says that files were renamed or packed while they were looked through.
+var errMoved = errors.New("logs are being rotated")
 
 // catchUp reads what was written behind the position before the log became another
 // file: the rest of the one that the position is in, under its new name or in a copy,
@@ -52,43 +79,42 @@ func (r *run) catchUp(ctx context.Context) error {
 	if r.at == (Position{}) || r.at.offset == 0 && r.at.file == (fileID{}) {
 		return nil
 	}
+	found, err := r.readAll(ctx)
+	if err == nil && !found {
+		r.log.Warn("what was last read of the log is nowhere; lines may be missed", "path", r.Path)
+	}
+	return err
+}
+
+// readAll reads predecessors until there is nothing behind the position, and reports
+// whether that was in any.
+func (r *run) readAll(ctx context.Context) (found bool, err error) {
 	for {
 		before := r.at
-		found, err := r.readPredecessors(ctx)
+		now, err := r.readPredecessors(ctx)
 		if err != nil {
-			return err
+			return found, err
 		}
-		if !found {
-			r.log.Warn("what was last read of the log is nowhere; lines may be missed", "path", r.Path)
-			return nil
-		}
-		if r.at == before || r.at.offset == 0 {
-			return nil
+		found = found || now
+		if !now || r.at == before || r.at.offset == 0 {
+			return found, nil
 		}
 	}
 }
 
 // readPredecessors reads those from the position on that there are now, and reports
-// whether it is in one of them.
+// whether it is in one of them. After an error the position is still in one.
 func (r *run) readPredecessors(ctx context.Context) (bool, error) {
 	list, err := r.predecessors()
 	if err != nil {
 		return false, err
 	}
-	found := -1
-	for i, p := range list {
-		if ctx.Err() != nil {
-			return false, context.Cause(ctx)
-		}
-		if r.has(p) {
-			found = i
-			break
-		}
-	}
-	if found < 0 {
-		return false, nil
+	found, err := r.among(ctx, list)
+	if err != nil || found < 0 {
+		return false, err
 	}
 	for i := found; i >= 0; i-- { // from there to the latest
+		before := r.at
 		if i != found {
 			if !list[i].changed.After(list[found].changed) {
 				continue // which came first cannot be told, and twice is worse than not
@@ -96,10 +122,26 @@ func (r *run) readPredecessors(ctx context.Context) (bool, error) {
 			r.at = start(fileID{})
 		}
 		if err := r.readThrough(ctx, list[i]); err != nil {
+			if r.at.offset == 0 {
+				r.at = before
+			}
 			return false, err
 		}
 	}
 	return true, nil
+}
+
+// among finds the predecessor that the position is in; -1 is none.
+func (r *run) among(ctx context.Context, list []predecessor) (int, error) {
+	for i, p := range list {
+		if ctx.Err() != nil {
+			return -1, context.Cause(ctx)
+		}
+		if has, err := r.has(p); has || err != nil {
+			return i, err
+		}
+	}
+	return -1, nil
 }
 
 // goOn is where to read on in f when what came before it was read. A copy that was
@@ -113,40 +155,52 @@ func (r *run) goOn(f io.ReaderAt, id fileID) {
 }
 
 // has reports whether a predecessor holds the text that the position is behind.
-func (r *run) has(p predecessor) bool {
-	f, err := openLog(p.path)
+// Before the first line, where there is none, it must be the same file.
+func (r *run) has(p predecessor) (bool, error) {
+	if r.at.offset == 0 {
+		return p.file == r.at.file, nil
+	}
+	f, err := p.open()
 	if err != nil {
-		return false
+		if errors.Is(err, errMoved) {
+			return false, err
+		}
+		return false, nil // others may be readable
 	}
 	defer f.Close()
 	if plain, ok := f.(*os.File); ok {
-		return r.at.in(plain)
+		return r.at.in(plain), nil
 	}
-	before := max(0, r.at.offset-int64(len(window{})))
+	w, err := r.windowIn(f)
+	return err == nil && w.hash() == r.at.hash, nil
+}
+
+// windowIn reads f up to the position.
+func (r *run) windowIn(f io.Reader) (w window, err error) {
+	before := max(0, r.at.offset-int64(len(w)))
 	if _, err := io.CopyN(io.Discard, f, before); err != nil {
-		return false
+		return w, err
 	}
-	var w window
-	if _, err := io.ReadFull(f, w[int64(len(w))-(r.at.offset-before):]); err != nil && r.at.offset > 0 {
-		return false
-	}
-	return w.hash() == r.at.hash
+	_, err = io.ReadFull(f, w[int64(len(w))-(r.at.offset-before):])
+	return w, err
 }
 
 // readThrough hands out what a predecessor has behind the position, a last line
-// without its end included.
+// without its end included. Of a packed one that is damaged, it takes what can be had.
 func (r *run) readThrough(ctx context.Context, p predecessor) error {
-	f, err := openLog(p.path)
+	f, err := p.open()
 	if err != nil {
+		if unpacking(err) {
+			return r.damaged(p, err)
+		}
 		return err
 	}
 	defer f.Close()
-	var w window
-	before := max(0, r.at.offset-int64(len(w)))
-	if _, err := io.CopyN(io.Discard, f, before); err != nil {
-		return err
-	}
-	if _, err := io.ReadFull(f, w[int64(len(w))-(r.at.offset-before):]); err != nil && r.at.offset > before {
+	w, err := r.windowIn(f)
+	if err != nil {
+		if unpacking(err) {
+			return r.damaged(p, err)
+		}
 		return err
 	}
 	r.window, r.buf, r.skipping, r.skipped = w, r.buf[:0], false, 0
@@ -163,27 +217,55 @@ func (r *run) readThrough(ctx context.Context, p predecessor) error {
 				return err
 			}
 		}
-		if errors.Is(err, io.EOF) {
+		switch {
+		case errors.Is(err, io.EOF):
 			return r.rest()
-		}
-		if err != nil {
+		case unpacking(err):
+			return errors.Join(r.damaged(p, err), r.rest())
+		case err != nil:
 			return err
 		}
 	}
 	return context.Cause(ctx)
 }
 
-// openLog opens a file that may be packed.
-func openLog(path string) (io.ReadCloser, error) {
-	f, err := os.Open(path)
+// damaged goes on without what cannot be had.
+func (r *run) damaged(p predecessor, err error) error {
+	r.log.Warn("a log that was packed is damaged; lines may be missed", "path", p.path, "error", err)
+	return nil
+}
+
+// unpacking reports whether an error is that of the contents of a packed file.
+func unpacking(err error) bool {
+	_, corrupt := errors.AsType[flate.CorruptInputError](err)
+	return corrupt || errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// open opens a file that may be packed, if it still has its name.
+func (p predecessor) open() (io.ReadCloser, error) {
+	f, err := os.Open(p.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", errMoved, err)
+	}
 	if err != nil {
 		return nil, err
 	}
-	if !strings.HasSuffix(path, ".gz") {
+	id, _, err := identify(f)
+	if err == nil && id != p.file {
+		err = fmt.Errorf("%w: %s is another file now", errMoved, p.path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	if !strings.HasSuffix(p.path, gz) {
 		return f, nil
 	}
 	z, err := gzip.NewReader(f)
 	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
 		f.Close()
 		return nil, err
 	}
