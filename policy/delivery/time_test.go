@@ -208,6 +208,23 @@ func TestDeadline(t *testing.T) {
 			})
 		})
 	}
+	t.Run("SMTP-122 what was not begun by then never is", func(t *testing.T) {
+		frozen(t, func(t *testing.T, b *still) {
+			h := b.host("d.test", mxtest.Config{})
+			b.LocalDomains, b.LocalRelay = []string{"d.test"}, "unix:/nowhere"
+			b.state.relay.once.Do(func() { b.state.relay.client = b.Client })
+			b.hosts[netip.MustParseAddr("127.0.0.1")] = h
+			late, cancel := context.WithCancel(context.Background())
+			cancel()
+			const often = 50 // as chance would have a part in it
+			for n := range often {
+				want(t, b.deliver(context.Background(), b.message(fmt.Sprintf("u%d@d.test", n)))[0], "250 2.0.0") // and leaves a session open
+				want(t, b.deliver(late, b.message(fmt.Sprintf("v%d@d.test", n)))[0], "451 4.4.2")
+			}
+			synctest.Wait()
+			took(t, h, often)
+		})
+	})
 	t.Run("DNS and hosts that do not answer", func(t *testing.T) {
 		frozen(t, func(t *testing.T, b *still) {
 			b.Deadline = 20 * time.Second

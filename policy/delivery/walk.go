@@ -251,11 +251,14 @@ func (w *walk) visit(ctx context.Context, candidates []*candidate) {
 		}
 	}
 	for tries, t := range append(alive, dead...) {
+		if ctx.Err() != nil { // what is not begun by now never is, not even over a session that waits
+			return
+		}
 		if tries == maxTries {
 			w.untried = true
 			return
 		}
-		if !w.attempt(ctx, t.candidate, t.addr) || len(w.left) == 0 || ctx.Err() != nil {
+		if !w.attempt(ctx, t.candidate, t.addr) || len(w.left) == 0 {
 			return
 		}
 	}
