@@ -42,6 +42,10 @@ func (d *daemon) policyAt(s *reporting.Session) (reporting.Policy, bool) {
 	return p, true
 }
 
+// reasonMX says that a policy does not list an MX host; RFC 8460 has no result type
+// for that.
+const reasonMX = "mx-not-in-policy"
+
 // judge is for policies in mode testing: a mail server that is told nothing does
 // not compare MX names with a policy, nor verify certificates. What has failed
 // anyway has failed.
@@ -61,7 +65,7 @@ func (d *daemon) judge(s *reporting.Session, from reporting.Source) {
 	}
 	published := mtasts.Policy{Mode: mtasts.Testing, MX: s.Policy.MX}
 	if !published.Match(s.MXHost) {
-		s.Result, s.Reason = tlsrpt.ValidationFailure, "mx-not-in-policy"
+		s.Result, s.Reason = tlsrpt.ValidationFailure, reasonMX
 		return
 	}
 	if d.recording.prober == nil {
@@ -76,6 +80,12 @@ func (d *daemon) judge(s *reporting.Session, from reporting.Source) {
 	case v.Result != "":
 		s.Result, s.Reason = tlsrpt.ResultType(v.Result), "probe: "+v.Reason
 	}
+}
+
+// notInPolicy is all that the events of Exim lack: it makes no connection, and so tells
+// of none, where no MX host is in the policy.
+func notInPolicy(s *reporting.Session) bool {
+	return s.Result == tlsrpt.ValidationFailure && s.Reason == reasonMX
 }
 
 // inTestingMode reports whether the domain of a session has a policy in mode testing.

@@ -130,6 +130,8 @@ func (d *daemon) follower(r *recording, l config.MailLog) (follower, error) {
 	case l.Format == "postfix" && d.config.Reporting.TLSRPTSocket != "":
 		r.testingInLog = true
 		keep = func(s *reporting.Session) bool { return ingest.Missing(s) || d.inTestingMode(s) }
+	case l.Format == "exim":
+		keep = notInPolicy
 	default:
 		keep = ingest.Missing
 	}
