@@ -12,16 +12,17 @@ const (
 	// closeAt is when a day is closed at the latest: reports may be sent until 04:00
 	// at leisure (RFC 8460 §4.1), and a log that is read so late has other trouble.
 	closeAt = 6 * time.Hour
-	// syslogDelay is how late a line may reach its log.
-	syslogDelay = time.Minute
+	// endDelay is how late a session may become known: with the end of its delivery,
+	// which waits 10 min for the last reply (RFC 5321 §4.5.3.2.6).
+	endDelay = 15 * time.Minute
 
 	markClosed = "closed"
 	checkEvery = 10 * time.Second
 )
 
-// Closing closes days: when all logs have been read beyond midnight, so that no
-// session of the day is missing, at the latest at 06:00. What becomes known later is
-// late. Set the fields, then call Run.
+// Closing closes days: when all logs have been read beyond midnight and the last
+// deliveries, so that no session of the day is missing, at the latest at 06:00. What
+// becomes known later is late. Set the fields, then call Run.
 type Closing struct {
 	Recorder *Recorder
 	Logs     []func() time.Time // up to when everything in each log was recorded; zero: never yet
@@ -78,13 +79,26 @@ func (c *Closing) Run(ctx context.Context) error {
 // then on disk: one between the two is late, and in no report.
 func (c *Closing) check(ctx context.Context) error {
 	now := c.now()
-	for d := Day(c.closed.Load()) + 1; d < DayOf(now) && c.due(d, now); d++ {
-		c.closed.Store(int32(d))
-		if err := c.Recorder.Commit(ctx, nil, "", map[string][]byte{markClosed: []byte(d.String())}); err != nil {
-			return err
-		}
-		c.Log.Info("day closed", "day", d.String())
+	last, first := c.Last(), c.Last()
+	if today := DayOf(now); last > today {
+		// The clock was ahead. Today stays closed, since its reports may be under way.
+		last, first = today, today
 	}
+	for last+1 < DayOf(now) && c.due(last+1, now) {
+		last++
+	}
+	if last == c.Last() {
+		return nil
+	}
+	c.closed.Store(int32(last))
+	if err := c.Recorder.Commit(ctx, nil, "", map[string][]byte{markClosed: []byte(last.String())}); err != nil {
+		return err
+	}
+	if last == first {
+		c.Log.Warn("days to come were closed, since the clock was ahead; they are open again", "closed", last.String())
+		return nil
+	}
+	c.Log.Info("day closed", "day", last.String())
 	return nil
 }
 
@@ -94,11 +108,11 @@ func (c *Closing) due(d Day, now time.Time) bool {
 	if !now.Before(midnight.Add(closeAt)) {
 		return true
 	}
-	if now.Before(midnight.Add(syslogDelay)) {
+	if now.Before(midnight.Add(endDelay)) {
 		return false
 	}
 	for _, readUpTo := range c.Logs {
-		if readUpTo().Before(midnight.Add(syslogDelay)) {
+		if readUpTo().Before(midnight.Add(endDelay)) {
 			return false
 		}
 	}

@@ -53,3 +53,14 @@ func (p *Policy) ID() PolicyID {
 	}
 	return PolicyID(h.Sum(nil)[:len(PolicyID{})])
 }
+
+// size is about how many bytes a policy holds.
+func (p *Policy) size() int {
+	n := len(p.Domain)
+	for _, list := range [][]string{p.Strings, p.MX} {
+		for _, s := range list {
+			n += len(s) + 16 // of the string's header
+		}
+	}
+	return n
+}

@@ -22,6 +22,10 @@ const (
 	// more different outcomes than any mail server has.
 	maxPending = 200_000
 
+	// maxPolicies of those keys together, in bytes; a policy of MTA-STS may have 64 KiB
+	// (RFC 8461 §3.3), and whoever writes datagrams may claim any.
+	maxPolicies = 64 << 20
+
 	maxName   = 253 // of domains and hosts (RFC 1035 §2.3.4)
 	maxReason = 200
 )
@@ -43,9 +47,13 @@ type Recorder struct {
 	// it is unverified: mail servers do not judge these. nil: they stay as they are.
 	Judge func(s *Session, from Source)
 
-	// Closed tells whether a day has been closed: its reports may be under way. nil:
-	// no day is.
+	// Closed tells whether a day has been closed: its reports may be under way. It must
+	// not wait, nor call the recorder. nil: no day is.
 	Closed func(Day) bool
+
+	// Now is the time that no session can be a day or more ahead of, whatever a log
+	// says; those that are, are dropped. nil: any may.
+	Now func() time.Time
 
 	Interval time.Duration // of writing; 0: 200 ms
 	Log      *slog.Logger  // nil: none
@@ -64,8 +72,9 @@ type Recorder struct {
 // batch is what the next transaction takes.
 type batch struct {
 	Batch
-	size int           // different keys
-	done chan struct{} // closed when written
+	size  int           // different keys
+	bytes int           // of policies
+	done  chan struct{} // closed when written
 }
 
 func newBatch() *batch {
@@ -90,11 +99,16 @@ func (r *Recorder) init() {
 // dropped, and counted as that.
 func (r *Recorder) Record(s Session, from Source) {
 	r.init()
-	k, p := r.key(&s, from)
 	day := DayOf(s.Time)
+	if r.toCome(day) {
+		r.dropped.Add(1)
+		return
+	}
+	k, p := r.key(&s, from)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended || r.pending.size >= maxPending && r.pending.Counts[day][k] == 0 {
+	r.stand(&k, day)
+	if r.ended || r.pending.full(day, k) {
 		r.dropped.Add(1)
 		return
 	}
@@ -102,6 +116,9 @@ func (r *Recorder) Record(s Session, from Source) {
 	r.counted.Add(1)
 	signal(r.dirty)
 }
+
+// toCome reports whether a day is further ahead than clocks and zones differ.
+func (r *Recorder) toCome(d Day) bool { return r.Now != nil && d > DayOf(r.Now())+1 }
 
 // Commit counts sessions and puts marks in place, all in one transaction, and waits
 // until that is on disk. While the disk fails it waits on, until ctx ends: then
@@ -115,8 +132,13 @@ func (r *Recorder) Commit(ctx context.Context, sessions []Session, from Source, 
 	}
 	list := make([]counted, 0, len(sessions))
 	for i := range sessions {
+		day := DayOf(sessions[i].Time)
+		if r.toCome(day) {
+			r.dropped.Add(1)
+			continue
+		}
 		k, p := r.key(&sessions[i], from)
-		list = append(list, counted{DayOf(sessions[i].Time), k, p})
+		list = append(list, counted{day, k, p})
 	}
 	r.mu.Lock()
 	if r.ended {
@@ -125,6 +147,7 @@ func (r *Recorder) Commit(ctx context.Context, sessions []Session, from Source, 
 	}
 	b := r.pending
 	for _, c := range list {
+		r.stand(&c.key, c.day)
 		b.add(c.day, c.key, c.p)
 	}
 	r.counted.Add(uint64(len(list)))
@@ -166,8 +189,22 @@ func (b *batch) add(day Day, k Key, p Policy) {
 	if counts[k]++; counts[k] == 1 {
 		b.size++
 	}
-	if k.Policy != (PolicyID{}) {
+	if _, known := b.Policies[k.Policy]; !known && k.Policy != (PolicyID{}) {
 		b.Policies[k.Policy] = p
+		b.bytes += p.size()
+	}
+}
+
+// full reports whether there is no room for a key that is new.
+func (b *batch) full(day Day, k Key) bool {
+	return (b.size >= maxPending || b.bytes >= maxPolicies) && b.Counts[day][k] == 0
+}
+
+// stand is asked under the lock, so that a day which is closed first and committed
+// then gets nothing more.
+func (r *Recorder) stand(k *Key, day Day) {
+	if r.Closed != nil && r.Closed(day) {
+		k.Standing = Late
 	}
 }
 
@@ -188,10 +225,7 @@ func (r *Recorder) key(s *Session, from Source) (Key, Policy) {
 		Reason: bounded(s.Reason, maxReason), MXHost: bounded(s.MXHost, maxName), MXHelo: bounded(s.MXHelo, maxName),
 		SendingIP: s.SendingIP.Unmap().WithZone(""), MXIP: s.MXIP.Unmap().WithZone(""),
 	}
-	switch {
-	case r.Closed != nil && r.Closed(DayOf(s.Time)):
-		k.Standing = Late
-	case s.Unverified:
+	if s.Unverified {
 		k.Standing = Unverified
 	}
 	return k, p
