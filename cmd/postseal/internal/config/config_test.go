@@ -130,7 +130,7 @@ func TestValues(t *testing.T) {
 	bad("[delivery]\nlisten = 'tcp:127.0.0.1:25'", "f.toml:2: delivery.listen: tcp:127.0.0.1:25: LMTP must not be on port 25")
 	bad("[delivery]\nrequiretls_listen = 'tcp:127.0.0.1:8461'", "f.toml:2: delivery.requiretls_listen: tcp:127.0.0.1:8461 is listed in socketmap.listen already")
 	bad("[delivery]\nport = 0", "f.toml:2: delivery.port: 0 is no port")
-	bad("[delivery]\ndeadline = '10m'", "f.toml:2: delivery.deadline: 10m0s is not between 1s and 9m55s")
+	bad("[delivery]\ndeadline = '10m'", "f.toml:2: delivery.deadline: 10m0s is not between 1s and 9m30s")
 	bad("[delivery]\ndeadline = 'soon'", "f.toml:2: delivery.deadline: ")
 	bad("[delivery]\nmax_message = 1000", "f.toml:2: delivery.max_message: 1000 is less than")
 	bad("[delivery]\nhostname = 'mail'", `f.toml:2: delivery.hostname: "mail" is no host name with a domain`)
@@ -312,4 +312,33 @@ func TestListenersOfLMTP(t *testing.T) {
 			t.Errorf("a socketmap may be anywhere: %v", err)
 		}
 	})
+}
+
+func TestWarnings(t *testing.T) {
+	const listen = "[delivery]\nlisten = 'tcp:127.0.0.1:8463'\n"
+	for text, words := range map[string][]string{
+		"":     nil,
+		listen: nil,
+		"[milter]\nlisten = 'tcp:127.0.0.1:8462'\n" + listen:                          {"delivery.requiretls_listen is not", "delivery.relaxed_listen is not"},
+		"[delivery]\nrequiretls_listen = 'tcp:127.0.0.1:8465'\n":                      {"delivery.listen is not set"},
+		"[delivery]\nfor = []\nrequiretls_listen = 'tcp:127.0.0.1:8465'\n":            nil,
+		listen + "local_domains = ['a.example']\n":                                    {"delivery.local_relay is not"},
+		listen + "local_relay = 'tcp:127.0.0.1:10025'\n":                              {"delivery.local_domains is empty"},
+		listen + "local_domains = ['a.example']\nlocal_relay = 'inet:127.0.0.1:8463'": {"our own delivery.listen"},
+	} {
+		c, err := config.Decode("f.toml", text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := c.Warnings()
+		if len(got) != len(words) {
+			t.Errorf("%q: warned of %q, want %q", text, got, words)
+			continue
+		}
+		for i, w := range words {
+			if !strings.Contains(got[i], w) {
+				t.Errorf("%q: warned of %q, want %q", text, got[i], w)
+			}
+		}
+	}
 }

@@ -104,10 +104,10 @@ func defaultDelivery() Delivery {
 
 const (
 	minDeadline = time.Second
-	// maxDeadline is below the 600 s that Postfix, Exim and Sendmail wait for the
-	// reply to the last dot, by default (lmtp_data_done_timeout, final_timeout,
-	// Timeout.datafinal of 1 h).
-	maxDeadline   = 595 * time.Second
+	// maxDeadline is below the 600 s that Postfix and Exim wait for the reply to the
+	// last dot, by default (lmtp_data_done_timeout, final_timeout), even if the disk
+	// stalls while a delivery and its sessions are recorded, 10 s each.
+	maxDeadline   = 570 * time.Second
 	minMaxMessage = 64 << 10 // RFC 5321 §4.5.3.1.7
 )
 

@@ -1,6 +1,9 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Exposed are the listeners that other machines may reach, by the words of the
 // configuration: there is no authentication in these protocols.
@@ -31,11 +34,20 @@ func (c *Config) Warnings() []string {
 	if len(c.Milter.Listen) > 0 && len(d.RelaxedListen) == 0 {
 		warn("milter.listen is set, but delivery.relaxed_listen is not: messages with TLS-Required: No have nowhere to go")
 	}
+	if c.Delivers() && len(d.Listen) == 0 && len(d.For) > 0 {
+		warn("delivery.for sends mail to delivery.nexthop, but delivery.listen is not set: mail that a map routes there waits; if none is meant to, say for = []")
+	}
 	if c.Delivers() && len(d.LocalDomains) > 0 && d.LocalRelay == "" {
 		warn("delivery.local_domains is set, but delivery.local_relay is not: local recipients of tagged messages wait")
 	}
 	if d.LocalRelay != "" && len(d.LocalDomains) == 0 {
 		warn("delivery.local_relay is set, but delivery.local_domains is empty")
+	}
+	relay, _ := ParseEndpoint(d.LocalRelay) // as checked; zero if there is none
+	for _, s := range c.Sections() {
+		if endpoints, err := s.Listen.Endpoints(); err == nil && slices.Contains(endpoints, relay) {
+			warn("delivery.local_relay is our own %s, and not a listener of the mail server: local recipients of tagged messages wait", s.Key)
+		}
 	}
 	return list
 }
