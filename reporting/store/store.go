@@ -7,13 +7,15 @@
 // mark never tells of counts that are lost, nor the other way round.
 //
 // What strangers can multiply is bounded here, where restarts do not forget it: the
-// domains of a day, and the outcomes of a domain (RFC 8460 §8 warns of such reports).
-// Counts stay exact beyond the bound, only their details are merged.
+// domains of a day, the outcomes of a domain and of all (RFC 8460 §8 warns of such
+// reports), and the text of policies. Counts stay exact beyond the bound, only their
+// details are merged.
 package store
 
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,19 +40,29 @@ const (
 
 	keyMerged  = "merged"  // of a day: sessions whose details were left out
 	keyDropped = "dropped" // … that were not counted at all
+	keyText    = "text"    // bytes of its policies
 
 	// maxDetails different outcomes of a domain and day make a report of about
 	// 500 KiB before it is packed; real ones have tens.
 	maxDetails = 2000
 	maxDomains = 1_000_000
+
+	// maxOutcomes of all domains of a day take some 1 GB; as many again may come without
+	// details.
+	maxOutcomes = 4_000_000
+
+	// maxPolicyBytes is room for the policies of a million domains, of 250 bytes usually.
+	maxPolicyBytes = 512 << 20
 )
 
 // Store is safe for any number of goroutines.
 type Store struct {
 	DB *boltdb.DB // with Buckets
 
-	MaxDetails int // of a domain and day; 0: 2000
-	MaxDomains int // of a day; 0: 1 000 000
+	MaxDetails     int // of a domain and day; 0: 2000
+	MaxDomains     int // of a day; 0: 1 000 000
+	MaxOutcomes    int // of a day with details; 0: 4 000 000
+	MaxPolicyBytes int // of a day; beyond, type and domain are kept of a policy; 0: 512 MiB
 }
 
 var _ reporting.Store = (*Store)(nil)
@@ -97,12 +109,15 @@ func (s *Store) Mark(name string) (value []byte, err error) {
 type day struct {
 	root, counts, policies, domains *bolt.Bucket
 	maxDetails, maxDomains          uint64
-	known                           uint64 // domains
+	maxOutcomes, maxText            uint64
+	known, outcomes                 uint64 // domains, and keys
+	text                            uint64 // bytes of policies that are new
 	merged, dropped                 uint64
 }
 
 func (s *Store) open(days *bolt.Bucket, of reporting.Day) (*day, error) {
-	d := &day{maxDetails: orDefault(s.MaxDetails, maxDetails), maxDomains: orDefault(s.MaxDomains, maxDomains)}
+	d := &day{maxDetails: orDefault(s.MaxDetails, maxDetails), maxDomains: orDefault(s.MaxDomains, maxDomains),
+		maxOutcomes: orDefault(s.MaxOutcomes, maxOutcomes), maxText: orDefault(s.MaxPolicyBytes, maxPolicyBytes)}
 	var err error
 	if d.root, err = days.CreateBucketIfNotExists([]byte(of.String())); err != nil {
 		return nil, err
@@ -112,7 +127,7 @@ func (s *Store) open(days *bolt.Bucket, of reporting.Day) (*day, error) {
 			return nil, err
 		}
 	}
-	d.known = d.domains.Sequence()
+	d.known, d.outcomes = d.domains.Sequence(), d.counts.Sequence()
 	return d, nil
 }
 
@@ -136,23 +151,42 @@ func (d *day) add(counts map[reporting.Key]uint64, policies map[reporting.Policy
 	}
 	slices.SortFunc(list, func(a, b entry) int { return bytes.Compare(a.key, b.key) })
 	for _, e := range list {
+		dropped := d.dropped
 		if err := d.count(e.key, e.of, e.n); err != nil {
 			return err
 		}
-		if e.of.Policy == (reporting.PolicyID{}) || d.policies.Get(e.of.Policy[:]) != nil {
+		if d.dropped > dropped {
 			continue
 		}
-		if err := d.policies.Put(e.of.Policy[:], encodePolicy(policies[e.of.Policy])); err != nil {
+		if err := d.policy(e.of.Policy, policies); err != nil {
 			return err
 		}
 	}
-	if err := d.domains.SetSequence(d.known); err != nil {
+	if err := errors.Join(d.domains.SetSequence(d.known), d.counts.SetSequence(d.outcomes)); err != nil {
+		return err
+	}
+	if err := raise(d.root, keyText, d.text); err != nil {
 		return err
 	}
 	if err := raise(d.root, keyMerged, d.merged); err != nil {
 		return err
 	}
 	return raise(d.root, keyDropped, d.dropped)
+}
+
+// policy keeps what an ID stands for, its text while there is room.
+func (d *day) policy(id reporting.PolicyID, policies map[reporting.PolicyID]reporting.Policy) error {
+	if id == (reporting.PolicyID{}) || d.policies.Get(id[:]) != nil {
+		return nil
+	}
+	p := policies[id]
+	raw := encodePolicy(p)
+	if number(d.root.Get([]byte(keyText)))+d.text+uint64(len(raw)) > d.maxText {
+		raw = encodePolicy(reporting.Policy{Type: p.Type, Domain: p.Domain})
+	} else {
+		d.text += uint64(len(raw))
+	}
+	return d.policies.Put(id[:], raw)
 }
 
 // count adds n to a key. One more outcome than a domain may have goes to one
@@ -164,16 +198,19 @@ func (d *day) count(key []byte, k reporting.Key, n uint64) error {
 	}
 	details := number(d.domains.Get([]byte(k.Domain)))
 	switch {
-	case details == 0 && d.known >= d.maxDomains, details >= 2*d.maxDetails:
+	case (details >= d.maxDetails || d.outcomes >= d.maxOutcomes) && !bare(&k):
+		dropped := d.dropped
+		k = strip(k)
+		err := d.count(appendKey(nil, &k), k, n)
+		d.merged += n - (d.dropped - dropped)
+		return err
+	case details == 0 && d.known >= d.maxDomains, details >= 2*d.maxDetails, d.outcomes >= 2*d.maxOutcomes:
 		d.dropped += n
 		return nil
-	case details >= d.maxDetails && !bare(&k):
-		d.merged += n
-		k = strip(k)
-		return d.count(appendKey(nil, &k), k, n)
 	case details == 0:
 		d.known++
 	}
+	d.outcomes++
 	if err := d.domains.Put([]byte(k.Domain), binary.AppendUvarint(nil, details+1)); err != nil {
 		return err
 	}

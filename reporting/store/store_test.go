@@ -194,3 +194,46 @@ func BenchmarkFlush(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/domains, "µs/domain")
 }
+
+// Nor may all domains together, nor what is claimed to be their policies, fill the disk.
+func TestBoundsOfADay(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	s.MaxOutcomes, s.MaxPolicyBytes = 4, 1000
+	for i := range 5 {
+		for j := range 4 {
+			k := key(fmt.Sprintf("d%d.example", i))
+			k.Reason = fmt.Sprint("reason ", j)
+			write(t, s, map[reporting.Key]uint64{k: 1})
+		}
+	}
+	counts, _ := all(t, s, "")
+	totals, err := s.Totals(today)
+	if want := (store.Totals{Domains: 5, Merged: 16}); err != nil || totals != want || len(counts) != 4+4 {
+		t.Errorf("%d outcomes, %+v, want %+v, %v", len(counts), totals, want, err)
+	}
+	write(t, s, map[reporting.Key]uint64{key("d9.example"): 3})
+	if totals, _ = s.Totals(today); totals.Dropped != 3 {
+		t.Errorf("%+v: the ninth outcome is one too many", totals)
+	}
+
+	s.MaxOutcomes = 0
+	for i := range 6 {
+		p := reporting.Policy{Type: tlsrpt.STS, Domain: "p.example", Strings: []string{strings.Repeat(fmt.Sprint(i), 300)}}
+		k := key("p.example")
+		k.Policy = p.ID()
+		if err := s.Write(reporting.Batch{Counts: map[reporting.Day]map[reporting.Key]uint64{today: {k: 1}}, Policies: map[reporting.PolicyID]reporting.Policy{k.Policy: p}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, policies := all(t, s, "p.example")
+	whole := 0
+	for _, p := range policies {
+		if p.Type != tlsrpt.STS || p.Domain != "p.example" {
+			t.Errorf("%+v: type and domain are kept always", p)
+		}
+		whole += len(p.Strings)
+	}
+	if len(policies) != 6 || whole != 2 {
+		t.Errorf("%d of %d policies have their text, want 2 of 6", whole, len(policies))
+	}
+}
