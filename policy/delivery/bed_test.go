@@ -179,7 +179,7 @@ func stsPolicy(mode string, mx ...string) string {
 // message makes one that the ledger can tell from others.
 func (b *bed) message(mode requiretls.Mode, from string, to ...string) *message {
 	c := plainText("Received: from client.test\r\nSubject: test\r\n\r\nHello.\r\n")
-	m := &message{mode: mode, original: c, content: c, received: "from client.test", hops: 1, arrived: time.Now()}
+	m := &message{mode: mode, original: c, content: c, received: "from client.test"}
 	m.envelope.From = from
 	for _, to := range to {
 		m.envelope.To = append(m.envelope.To, smtpclient.Recipient{Addr: to})

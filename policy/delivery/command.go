@@ -86,11 +86,11 @@ func (w *wire) xforward(args string) error {
 	if w.helo == "" || w.begun() {
 		return w.wrong(reply(503, "5.5.1", "XFORWARD comes between LHLO and MAIL"))
 	}
-	f, err := w.forward.with(args)
+	queueID, err := forwarded(w.queueID, args)
 	if err != nil {
 		return w.wrong(reply(501, "5.5.4", err.Error()))
 	}
-	w.forward = f
+	w.queueID = queueID
 	w.answer(reply(250, "2.0.0", "ok"))
 	return nil
 }
@@ -122,7 +122,7 @@ func (w *wire) mail(args string) error {
 		return w.wrong(reply(553, "5.6.7", "this address needs SMTPUTF8"))
 	}
 	t.envelope.From, t.bare = p.address, p.bare
-	t.forward = w.forward
+	t.queueID = w.queueID
 	w.from = t
 	w.hand("MAIL", "MAIL FROM:<"+p.address+">")
 	return nil

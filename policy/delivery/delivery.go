@@ -33,9 +33,6 @@ type Resolver interface {
 	// Resolve returns the decision together with everything that DNS says about
 	// the hosts; the plan is never nil. It waits until it knows, or ctx ends.
 	Resolve(ctx context.Context, dest policy.Destination) (*policy.Decision, *dane.Plan)
-
-	// Override returns the operator's rule for a domain, nil if there is none.
-	Override(domain string) *policy.Override
 }
 
 // Route sends a domain to a smart host instead of its MX hosts.

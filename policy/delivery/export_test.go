@@ -19,9 +19,7 @@ type Message struct {
 	Content  string
 	Size     int64 // of Content, as announced
 	Received string
-	Hops     int
 	QueueID  string
-	Client   string
 }
 
 // ServeWith is Serve with something else in the place of the delivery.
@@ -30,7 +28,7 @@ func (s *Server) ServeWith(ctx context.Context, ln net.Listener, mode requiretls
 		return deliver(ctx, &Message{
 			Mode: m.mode, Envelope: m.envelope, Modes: m.modes,
 			Original: readAll(m.original), Content: readAll(m.content), Size: m.content.Size(),
-			Received: m.received, Hops: m.hops, QueueID: m.queueID, Client: m.client.String(),
+			Received: m.received, QueueID: m.queueID,
 		})
 	})
 }

@@ -2,8 +2,6 @@ package delivery
 
 import (
 	"io"
-	"net/netip"
-	"time"
 
 	"postseal/policy/requiretls"
 	"postseal/policy/smtpclient"
@@ -22,11 +20,7 @@ type message struct {
 	// what goes out: without the header X-Postseal-Route, with our Received line.
 	original, content content
 	received          string // the topmost Received field as received, unfolded; "" if there is none
-	hops              int    // Received fields
-
-	queueID string         // of the mail server, by XFORWARD IDENT; "" if unknown
-	client  netip.AddrPort // the host that handed the message to the mail server, by XFORWARD; zero if unknown
-	arrived time.Time
+	queueID           string // of the mail server, by XFORWARD IDENT; "" if unknown
 }
 
 // content is a text that can be read by several at the same time.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -296,23 +295,23 @@ func TestEnvelope(t *testing.T) {
 		c.refused("XFORWARD IDENT=x", "503 5.5.1 ")
 		c.data("\r\n")
 		c.want(delivered)
-		if m := unix.message(); m.QueueID != "4cZ+x1" || m.Client != "192.0.2.7:54321" {
-			t.Errorf("%q %q", m.QueueID, m.Client)
+		if m := unix.message(); m.QueueID != "4cZ+x1" {
+			t.Errorf("%q", m.QueueID)
 		}
 		unix.have = nil
 		c.ask("XFORWARD ADDR=IPV6:2001:db8::1 PORT=[UNAVAILABLE] IDENT=two", "250 2.0.0 ok")
 		c.begin("a@example.net")
 		c.data("\r\n")
 		c.want(delivered)
-		if m := unix.message(); m.QueueID != "two" || m.Client != "[2001:db8::1]:0" {
-			t.Errorf("%q %q", m.QueueID, m.Client)
+		if m := unix.message(); m.QueueID != "two" {
+			t.Errorf("%q", m.QueueID)
 		}
 		unix.have = nil
 		c.begin("a@example.net") // nothing is left of the message before
 		c.data("\r\n")
 		c.want(delivered)
-		if m := unix.message(); m.QueueID != "" || m.Client != (netip.AddrPort{}).String() {
-			t.Errorf("%q %q", m.QueueID, m.Client)
+		if m := unix.message(); m.QueueID != "" {
+			t.Errorf("%q", m.QueueID)
 		}
 		for _, odd := range []string{
 			"XFORWARD", "XFORWARD NAME", "XFORWARD FOO=1", "XFORWARD IDENT=a FOO=1",

@@ -19,7 +19,6 @@ type nextHop struct {
 
 	mode   requiretls.Mode
 	routed bool // by an administrator's route, which may lead to private addresses
-	exempt bool // REQUIRETLS is not demanded of it, by the administrator's word
 }
 
 // String names the next hop for logs and replies.
@@ -76,7 +75,7 @@ func (s *Server) route(address string, mode requiretls.Mode) (nextHop, smtpclien
 func (s *Server) follow(r *Route, mode requiretls.Mode) (nextHop, smtpclient.Reply) {
 	h := nextHop{mode: mode, routed: true}
 	if mode == requiretls.Required && r.RequireTLSExempt {
-		h.mode, h.exempt = requiretls.Normal, true
+		h.mode = requiretls.Normal
 		s.logger().Info("route is exempt from REQUIRETLS", "domain", r.Domain, "nexthop", r.NextHop, "requiretls", "exempt")
 	}
 	if literal, ok := parseLiteralHop(r.NextHop, s.port()); ok {

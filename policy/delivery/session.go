@@ -24,7 +24,7 @@ type transaction struct {
 	mode     requiretls.Mode
 	envelope smtpclient.Envelope
 	modes    []requiretls.Mode
-	forward  forward
+	queueID  string   // by XFORWARD
 	bare     string   // the sender as go-smtp names it
 	names    []string // recipients as go-smtp names them
 	size     int64    // as announced; 0: it was not
@@ -59,7 +59,7 @@ var errTwoReadings = wording(reply(501, "5.1.3", "address with two readings"))
 
 func (s *session) Reset() {
 	s.transaction, s.chunks, s.replied = nil, nil, 0
-	s.wire.forward = forward{} // as Postfix's own server does
+	s.wire.queueID = "" // as Postfix's own server does
 }
 
 func (s *session) Logout() error { return nil }
@@ -170,12 +170,12 @@ func (s *session) message(t *transaction, b *body) (*message, smtpclient.Reply) 
 	}
 	m := &message{
 		mode: t.mode, envelope: t.envelope, modes: t.modes,
-		original: b, received: h.received, hops: h.hops,
-		queueID: t.forward.queueID, client: t.forward.client(), arrived: d.now(),
+		original: b, received: h.received,
+		queueID: t.queueID,
 	}
 	line := trace{
 		helo: s.helo(), hostname: d.hostname, id: strings.ToLower(rand.Text()[:16]),
-		tls: s.wire.secure, utf8: t.envelope.UTF8, at: m.arrived,
+		tls: s.wire.secure, utf8: t.envelope.UTF8, at: d.now(),
 	}
 	if tcp, ok := s.wire.RemoteAddr().(*net.TCPAddr); ok {
 		line.peer = tcp.AddrPort().Addr().Unmap().WithZone("")

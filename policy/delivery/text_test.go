@@ -93,8 +93,8 @@ func TestReceived(t *testing.T) {
 		if line := ours.FindString(m.Content); !strings.Contains(line, "(local)") || !strings.Contains(line, " with LMTP id ") || !strings.Contains(line, "for <a@example.net>") {
 			t.Errorf("%q", line)
 		}
-		if m.Received != "Received: from x by y; z" || m.Hops != 1 {
-			t.Errorf("%q, %d hops", m.Received, m.Hops)
+		if m.Received != "Received: from x by y; z" {
+			t.Errorf("%q", m.Received)
 		}
 	})
 	t.Run("SMTP-085 no recipient where there are several", func(t *testing.T) {

@@ -95,8 +95,6 @@ func (b *still) dial(ctx context.Context, network, address string) (net.Conn, er
 	return h.Dial(ctx, network, address)
 }
 
-func (b *still) Override(string) *policy.Override { return nil }
-
 func (b *still) Resolve(ctx context.Context, dest policy.Destination) (*policy.Decision, *dane.Plan) {
 	d, p := &policy.Decision{Destination: dest}, &dane.Plan{NextHop: dest.Domain, Port: dest.Port}
 	if strings.HasPrefix(dest.Domain, "slow.") {

@@ -65,7 +65,7 @@ type wire struct {
 
 	secure  bool // inside TLS
 	helo    string
-	forward forward
+	queueID string // by XFORWARD
 	errors  int
 	session *session
 
@@ -341,7 +341,7 @@ func (w *wire) startTLS(args string) error {
 	}
 	// Nothing said in clear counts any more (§4.2). go-smtp forgets it at the LHLO
 	// that is required next.
-	w.conn, w.secure, w.helo, w.forward = conn, true, "", forward{}
+	w.conn, w.secure, w.helo, w.queueID = conn, true, "", ""
 	return nil
 }
 

@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"errors"
-	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -16,17 +15,11 @@ const maxForward = 255
 
 var errForward = errors.New("want " + forwardKeyword + ", each with its value")
 
-// forward is what XFORWARD said. Only what is used is kept.
-type forward struct {
-	addr    netip.Addr
-	port    uint16
-	queueID string
-}
-
-// with returns f with the attributes in args; unavailable ones are forgotten.
-func (f forward) with(args string) (forward, error) {
+// forwarded is the queue id after XFORWARD with args: all else that it tells is
+// taken, and of no use here. It is forgotten where it is said to be unavailable.
+func forwarded(queueID, args string) (string, error) {
 	if args == "" {
-		return f, errForward
+		return "", errForward
 	}
 	for s := range strings.SplitSeq(args, " ") {
 		if s == "" {
@@ -34,53 +27,23 @@ func (f forward) with(args string) (forward, error) {
 		}
 		name, raw, ok := strings.Cut(s, "=")
 		if !ok {
-			return f, errForward
-		}
-		value, valid := decodeXtext(raw)
-		if !valid || len(value) > maxForward || value == "[UNAVAILABLE]" || value == "[TEMPUNAVAIL]" {
-			value = "" // what a client called itself must not stop its mail
+			return "", errForward
 		}
 		switch strings.ToUpper(name) {
-		case "ADDR":
-			f.addr = parseForwardAddr(value)
-		case "PORT":
-			n, _ := strconv.ParseUint(value, 10, 16)
-			f.port = uint16(n)
 		case "IDENT":
-			f.queueID = value
-		case "NAME", "PROTO", "HELO", "SOURCE":
+			queueID = decodeForward(raw)
+		case "NAME", "ADDR", "PORT", "PROTO", "HELO", "SOURCE": // what a client called itself must not stop its mail
 		default:
-			return f, errForward
+			return "", errForward
 		}
 	}
-	return f, nil
+	return queueID, nil
 }
 
-// client is the zero value if it is not known.
-func (f forward) client() netip.AddrPort {
-	if !f.addr.IsValid() {
-		return netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(f.addr, f.port)
-}
-
-// parseForwardAddr reads an address as in RFC 5321 §4.1.3, without its brackets.
-func parseForwardAddr(s string) netip.Addr {
-	const prefix = "IPv6:"
-	if len(s) > len(prefix) && strings.EqualFold(s[:len(prefix)], prefix) {
-		s = s[len(prefix):]
-	}
-	addr, err := netip.ParseAddr(s)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return addr.Unmap().WithZone("")
-}
-
-// decodeXtext decodes RFC 3461 §4. What is not printable then is not valid here.
-func decodeXtext(s string) (string, bool) {
+// decodeForward decodes a value (RFC 3461 §4); "" for one that is none.
+func decodeForward(s string) string {
 	if !isXtext(s) {
-		return "", false
+		return ""
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -91,5 +54,9 @@ func decodeXtext(s string) (string, bool) {
 		}
 		b.WriteByte(c)
 	}
-	return b.String(), printable(b.String())
+	value := b.String()
+	if len(value) > maxForward || !printable(value) || value == "[UNAVAILABLE]" || value == "[TEMPUNAVAIL]" {
+		return ""
+	}
+	return value
 }
