@@ -90,7 +90,10 @@ func (w *walk) take(ctx context.Context, s *smtpclient.Session, batch []int, res
 	for n, i := range batch {
 		r := res.Replies[n]
 		switch r.Code / 100 {
-		case 2, 5: // RFC 5321 §4.2.1: a permanent reply is for no other host to overrule
+		case 2:
+			w.taker = s
+			final[i] = said(host, r)
+		case 5: // RFC 5321 §4.2.1: a permanent reply is for no other host to overrule
 			final[i] = said(host, r)
 		case 4:
 			w.temporary[i] = said(host, r)

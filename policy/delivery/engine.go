@@ -51,7 +51,7 @@ func (s *Server) deliver(ctx context.Context, m *message) (replies []smtpclient.
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, deadline, errDeadline)
 	defer cancel()
-	d := &delivery{s: s, m: m, log: s.logger().With("queue_id", m.queueID),
+	d := &delivery{s: s, m: m, log: s.logger().With("queue_id", m.queueID, "id", m.id),
 		flights: make([]*flight, len(m.envelope.To)), replies: make([]smtpclient.Reply, len(m.envelope.To))}
 
 	open, joined := d.claim()

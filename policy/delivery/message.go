@@ -21,6 +21,7 @@ type message struct {
 	original, content content
 	received          string // the topmost Received field as received, unfolded; "" if there is none
 	queueID           string // of the mail server, by XFORWARD IDENT; "" if unknown
+	id                string // of our own, in our Received line
 }
 
 // content is a text that can be read by several at the same time.

@@ -171,10 +171,10 @@ func (s *session) message(t *transaction, b *body) (*message, smtpclient.Reply) 
 	m := &message{
 		mode: t.mode, envelope: t.envelope, modes: t.modes,
 		original: b, received: h.received,
-		queueID: t.queueID,
+		queueID: t.queueID, id: strings.ToLower(rand.Text()[:16]),
 	}
 	line := trace{
-		helo: s.helo(), hostname: d.hostname, id: strings.ToLower(rand.Text()[:16]),
+		helo: s.helo(), hostname: d.hostname, id: m.id,
 		tls: s.wire.secure, utf8: t.envelope.UTF8, at: d.now(),
 	}
 	if tcp, ok := s.wire.RemoteAddr().(*net.TCPAddr); ok {

@@ -1,8 +1,10 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/textproto"
 	"path/filepath"
@@ -56,6 +58,8 @@ func (c *mailServer) say(line, prefix string) string {
 // TestThrough goes the whole way: from the mail server's LMTP to MX hosts and back.
 func TestThrough(t *testing.T) {
 	b := newBed(t)
+	var log bytes.Buffer
+	b.Log = slog.New(slog.NewTextHandler(&log, nil))
 	good, grey, store := b.host("mx.a.test", 11), b.host("mx.b.test", 12), b.host("store.test", 13)
 	b.mx("a.test", 10, "mx.a.test")
 	b.mx("b.test", 10, "mx.b.test")
@@ -88,6 +92,16 @@ func TestThrough(t *testing.T) {
 		took(t, store, 1)
 		if data := string(good.Mails()[0].Data); !strings.HasPrefix(data, "Received: ") || strings.Count(data, "Received: ") != 2 || !strings.HasSuffix(data, "\r\nHello.\r\n") {
 			t.Errorf("got %q", data)
+		}
+	})
+	t.Run("the log names queue id, our own id, host and security", func(t *testing.T) {
+		data := string(good.Mails()[0].Data)
+		_, after, _ := strings.Cut(data, " with LMTP id ")
+		id, _, _ := strings.Cut(after, ";")
+		line := "msg=delivery queue_id=4b2XYZ id=" + id + " nexthop=a.test:" + portOf(b) + " mode=normal sent=1 deferred=0 refused=0 "
+		_, after, ok := strings.Cut(log.String(), line)
+		if line, _, _ := strings.Cut(after, "\n"); !ok || !strings.HasSuffix(line, " host=mx.a.test[127.0.0.11]:"+portOf(b)+" secured=pkix") {
+			t.Errorf("no %q with its host in %s", line, log.String())
 		}
 	})
 	t.Run("the mail server has lost the replies", func(t *testing.T) {

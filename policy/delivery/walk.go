@@ -35,7 +35,8 @@ type walk struct {
 	left      []int                    // recipients without a final reply
 	temporary map[int]smtpclient.Reply // what a host said to one of them, of class 4
 	setbacks  []setback
-	untried   bool // there were more hosts or addresses than are tried
+	untried   bool                // there were more hosts or addresses than are tried
+	taker     *smtpclient.Session // that took the message; nil: none did
 }
 
 // candidate is one host.
@@ -96,8 +97,16 @@ func (w *walk) tell(start time.Time) {
 		}
 	}
 	w.mu.Unlock()
-	w.log.Info("delivery", "nexthop", w.nextHop.String(), "mode", w.mode.String(),
-		"sent", count[0], "deferred", count[1], "refused", count[2], "setbacks", len(w.setbacks), "took", w.s.now().Sub(start))
+	attrs := []any{"nexthop", w.nextHop.String(), "mode", w.mode.String(),
+		"sent", count[0], "deferred", count[1], "refused", count[2], "setbacks", len(w.setbacks), "took", w.s.now().Sub(start)}
+	if w.taker != nil {
+		secured := "no"
+		if i := w.taker.Info(); i.TLS {
+			secured = i.Secured.String()
+		}
+		attrs = append(attrs, "host", w.taker.Target().String(), "secured", secured)
+	}
+	w.log.Info("delivery", attrs...)
 }
 
 // find gives the hosts in the order in which they are to be tried; or the reply for
