@@ -90,12 +90,14 @@ func TestReceiverStalled(t *testing.T) {
 	stalled, open := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	emitted := 0
+	var latest time.Time
 	r := &ingest.DatagramReceiver{
 		MaxWaiting: 1000,
-		Emit: func(reporting.Session) {
+		Emit: func(s reporting.Session) {
 			once.Do(func() { close(stalled) })
 			<-open
 			emitted++
+			latest = s.Time
 		},
 	}
 	stop := start(t, r, receiver)
@@ -105,8 +107,15 @@ func TestReceiverStalled(t *testing.T) {
 	for range sent {
 		send(t, sender, goodDatagram)
 	}
+	for r.Stats().Received != sent+1 {
+		time.Sleep(time.Millisecond)
+	}
+	opened := time.Now()
 	close(open)
 	stop()
+	if latest.After(opened) {
+		t.Errorf("a session is of %s, and all had come by %s", latest, opened)
+	}
 	st := r.Stats()
 	if st.Received != sent+1 || st.Lost+uint64(emitted) != sent+1 {
 		t.Errorf("sent %d, emitted %d, counted %+v", sent+1, emitted, st)

@@ -82,7 +82,7 @@ func (d *daemon) openRecording() (close func() error, err error) {
 
 func (d *daemon) buildRecording(db *boltdb.DB) error {
 	r := &recording{store: &store.Store{DB: db}}
-	r.recorder = &reporting.Recorder{Store: r.store, PolicyAt: d.policyAt, Judge: d.judge, Log: d.log}
+	r.recorder = &reporting.Recorder{Store: r.store, PolicyAt: d.policyAt, Judge: d.judge, Now: time.Now, Log: d.log}
 	r.closing = &reporting.Closing{Recorder: r.recorder, Log: d.log}
 	for _, l := range d.config.Reporting.Logs {
 		f, err := d.follower(r, l)
@@ -193,7 +193,6 @@ func (d *daemon) openDatagrams(r *recording) error {
 		return fmt.Errorf("reporting.tlsrpt_socket: %w", err)
 	}
 	r.datagrams = &ingest.DatagramReceiver{UIDs: uids, Log: d.log, Emit: func(s reporting.Session) {
-		s.Time = time.Now() // a datagram has none, and comes when the session ends
 		if s.Policy.Type == tlsrpt.NoPolicy && r.testingInLog && d.inTestingMode(&s) {
 			return
 		}
@@ -249,7 +248,12 @@ func (d *daemon) runRecording(ctx context.Context, g *errgroup.Group) {
 		keep := keeper{r.store, d.config.Reporting.KeepDays}
 		parts.Go(d.again(sources, "forget old days", keep.Run))
 		if r.datagrams != nil {
-			parts.Go(func() error { return r.datagrams.Run(sources, r.socket) })
+			parts.Go(func() error {
+				if err := r.datagrams.Run(sources, r.socket); err != nil {
+					d.log.Error("no datagrams are received any more", keyErr, err)
+				}
+				return nil
+			})
 		}
 		if r.prober != nil {
 			parts.Go(func() error { return r.prober.Run(sources) })
