@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
