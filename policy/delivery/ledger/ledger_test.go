@@ -175,8 +175,12 @@ func TestExpiry(t *testing.T) {
 		stop := run(t, l)
 		const many = 1200 // more than one transaction drops
 		start := time.Now()
+		entries := map[ledger.Key]ledger.Entry{}
 		for n := range many {
-			record(t, l, key(n), entry(time.Now()))
+			entries[key(n)] = entry(time.Now())
+		}
+		if err := l.Record(t.Context(), entries); err != nil {
+			t.Fatal(err)
 		}
 		time.Sleep(ledger.Keep - time.Second)
 		synctest.Wait()
