@@ -167,6 +167,16 @@ func (r *reader) copytruncate(to string) {
 	}
 }
 
+// stopped has read one line when it was stopped.
+func stopped(t *testing.T) *reader {
+	r := newReader(t)
+	r.write("mail.log", "a\n")
+	r.start()
+	r.want("a")
+	r.stop()
+	return r
+}
+
 func TestGrowing(t *testing.T) {
 	r := newReader(t)
 	r.start() // before there is a file
@@ -187,11 +197,7 @@ func TestFirstStartBeginsAtTheEnd(t *testing.T) {
 }
 
 func TestRestart(t *testing.T) {
-	r := newReader(t)
-	r.write("mail.log", "a\n")
-	r.start()
-	r.want("a")
-	r.stop()
+	r := stopped(t)
 	r.write("mail.log", "b\n")
 	r.start()
 	r.want("a", "b")
@@ -242,11 +248,7 @@ func TestRotatedWhileCatchingUp(t *testing.T) {
 		"copy, so far": func(r *reader) { r.write("mail.log.2", "c\n") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newReader(t)
-			r.write("mail.log", "a\n")
-			r.start()
-			r.want("a")
-			r.stop()
+			r := stopped(t)
 			r.write("mail.log", "b\n")
 			r.rename("mail.log", "mail.log.1")
 			r.write("mail.log", "c\nd\n")
@@ -283,11 +285,7 @@ func TestCopytruncate(t *testing.T) {
 }
 
 func TestCopytruncateWhileStopped(t *testing.T) {
-	r := newReader(t)
-	r.write("mail.log", "a\n")
-	r.start()
-	r.want("a")
-	r.stop()
+	r := stopped(t)
 	r.write("mail.log", "b\n")
 	r.copytruncate("mail.log.1")
 	r.write("mail.log", "c\n")
@@ -297,11 +295,7 @@ func TestCopytruncateWhileStopped(t *testing.T) {
 
 // The file has grown beyond where it was read to: only the hash tells.
 func TestRegrown(t *testing.T) {
-	r := newReader(t)
-	r.write("mail.log", "a\n")
-	r.start()
-	r.want("a")
-	r.stop()
+	r := stopped(t)
 	r.write("mail.log", "b\n")
 	r.copytruncate("mail.log.1")
 	r.write("mail.log", "1\n2\n3\n4\n")
@@ -311,11 +305,7 @@ func TestRegrown(t *testing.T) {
 
 // A new file with the old one's inode number is another one.
 func TestInodeReused(t *testing.T) {
-	r := newReader(t)
-	r.write("mail.log", "a\n")
-	r.start()
-	r.want("a")
-	r.stop()
+	r := stopped(t)
 	text, err := os.ReadFile(r.log.Path)
 	if err != nil {
 		t.Fatal(err)
@@ -329,11 +319,7 @@ func TestInodeReused(t *testing.T) {
 }
 
 func TestNothingLeftOfIt(t *testing.T) {
-	r := newReader(t)
-	r.write("mail.log", "a\n")
-	r.start()
-	r.want("a")
-	r.stop()
+	r := stopped(t)
 	if err := os.Remove(r.log.Path); err != nil {
 		t.Fatal(err)
 	}

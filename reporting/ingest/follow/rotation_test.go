@@ -176,11 +176,7 @@ func TestSameLogElsewhere(t *testing.T) {
 // A packed log that is damaged behind the position must not keep the others from
 // being read for ever.
 func TestDamagedPredecessor(t *testing.T) {
-	r := newReader(t)
-	r.write("mail.log", "a\n")
-	r.start()
-	r.want("a")
-	r.stop()
+	r := stopped(t)
 	r.write("mail.log", "b\n")
 	r.rename("mail.log", "mail.log.1")
 	r.pack("mail.log.1")
