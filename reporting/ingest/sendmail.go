@@ -295,7 +295,17 @@ func (s *sendmail) delivery(e *entry, text []byte, emit func(reporting.Session))
 
 // skips: not every delivery goes to an MX host of the recipient's domain.
 func (s *sendmail) skips(to *sendmailTo) bool {
-	return slices.Contains(s.skip, to.mailer) || strings.HasPrefix(to.mailer, "postseal") || to.ip.IsLoopback()
+	return slices.Contains(s.skip, to.mailer) || strings.HasPrefix(to.mailer, "postseal") || filterAddress(to.ip)
+}
+
+// filterAddress reports whether an address is where filters of the same host listen: ::1
+// or 127.0.0.0/24. The rest of 127/8 is as good as any address, in laboratories at least.
+func filterAddress(ip netip.Addr) bool {
+	if b := ip.Unmap(); b.Is4() {
+		four := b.As4()
+		return four[0] == 127 && four[1] == 0 && four[2] == 0
+	}
+	return ip.IsLoopback()
 }
 
 // conclude adds what the line itself tells of the sessions.

@@ -119,7 +119,9 @@ func TestSendmailForms(t *testing.T) {
 			verified, strings.Replace(smtpSent, "mailer=esmtp", "mailer=postseal", 1), verified, strings.Replace(smtpSent, "mailer=esmtp", "mailer=postseal-relaxed", 1),
 			verified, strings.Replace(smtpSent, "mailer=esmtp", "mailer=relay", 1),
 			strings.Replace(verified, "mx.a.example.", "[127.0.0.1]", 1), strings.Replace(smtpSent, "mx.a.example. [192.0.2.1]", "[127.0.0.1] [127.0.0.1]", 1),
+			strings.Replace(smtpSent, "192.0.2.1", "IPv6:::1", 1), verified, strings.Replace(smtpSent, "192.0.2.1", "127.0.0.25", 1),
 		}, nil},
+		{"an MX host that is on loopback all the same", []string{verified, strings.Replace(smtpSent, "192.0.2.1", "127.1.0.25", 1)}, []string{"a.example mx.a.example 127.1.0.25"}},
 		{"a recipient that looks like fields", []string{
 			verified, strings.Replace(smtpSent, "<u@a.example>", `<"x>, mailer=relay, relay=mx.b.example. [192.0.2.66], stat=Sent"@a.example>`, 1),
 		}, []string{good}},
