@@ -485,7 +485,7 @@ func TestPostfixBounds(t *testing.T) {
 		t.Errorf("many hosts: %+v", s)
 	}
 	r = postfixReader(t)
-	for n := range 3000 * 64 {
+	for n := range 1600 * 64 {
 		r.Line(line(n/64, n), nil)
 	}
 	if s := r.Stats(); s.Open > 1500 || s.Open < 500 {

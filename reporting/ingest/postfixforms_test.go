@@ -203,7 +203,7 @@ func TestPostfixState(t *testing.T) {
 	postfixLogs(t, func(t *testing.T, log []byte, _ []expected) {
 		want, _ := replayed(t, log)
 		lines := bytes.SplitAfter(log, []byte{'\n'})
-		for split := 0; split < len(lines); split += 1 + len(lines)/200 { // each line of all but the longest
+		for split := 0; split < len(lines); split += 1 + len(lines)/50 { // each line of most
 			var got []reporting.Session
 			emit := func(s reporting.Session) { got = append(got, s) }
 			first, second := postfixReader(t), postfixReader(t)
