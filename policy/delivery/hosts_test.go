@@ -225,7 +225,7 @@ func TestOurselves(t *testing.T) {
 	t.Run("SMTP-009 we are the best host", func(t *testing.T) {
 		b, hosts := setting(t)
 		b.Names = []string{"a.test"}
-		want(t, b.send(normal, "u@d.test")[0], "554 5.4.6", "loops back")
+		want(t, b.send(normal, "u@d.test")[0], "554 5.4.6", "loops back", "delivery.local_domains")
 		for _, h := range hosts {
 			untouched(t, h)
 		}

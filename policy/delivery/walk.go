@@ -186,7 +186,7 @@ func (w *walk) hosts(p *dane.Plan) ([]*dane.Host, smtpclient.Reply) {
 		}
 		better := slices.IndexFunc(hosts, func(h *dane.Host) bool { return h.Preference >= own.Preference })
 		if better == 0 {
-			return nil, answer(554, "5.4.6", "mail for "+w.dest.Domain+" loops back to myself: "+own.Name)
+			return nil, answer(554, "5.4.6", "mail for "+w.dest.Domain+" loops back to myself: "+own.Name+"; are these local recipients, which delivery.local_domains lacks?")
 		}
 		return hosts[:better], smtpclient.Reply{}
 	}

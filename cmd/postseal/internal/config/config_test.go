@@ -319,7 +319,7 @@ func TestWarnings(t *testing.T) {
 	for text, words := range map[string][]string{
 		"":     nil,
 		listen: nil,
-		"[milter]\nlisten = 'tcp:127.0.0.1:8462'\n" + listen:                          {"delivery.requiretls_listen is not", "delivery.relaxed_listen is not"},
+		"[milter]\nlisten = 'tcp:127.0.0.1:8462'\n" + listen:                          {"delivery.requiretls_listen is not", "delivery.relaxed_listen is not", "delivery.local_domains is not"},
 		"[delivery]\nrequiretls_listen = 'tcp:127.0.0.1:8465'\n":                      {"delivery.listen is not set"},
 		"[delivery]\nfor = []\nrequiretls_listen = 'tcp:127.0.0.1:8465'\n":            nil,
 		listen + "local_domains = ['a.example']\n":                                    {"delivery.local_relay is not"},

@@ -34,6 +34,9 @@ func (c *Config) Warnings() []string {
 	if len(c.Milter.Listen) > 0 && len(d.RelaxedListen) == 0 {
 		warn("milter.listen is set, but delivery.relaxed_listen is not: messages with TLS-Required: No have nowhere to go")
 	}
+	if c.Delivers() && len(c.Milter.Listen) > 0 && len(d.LocalDomains) == 0 {
+		warn("milter.listen is set, but delivery.local_domains is not: tagged messages to the mail server's own domains are refused as a loop")
+	}
 	if c.Delivers() && len(d.Listen) == 0 && len(d.For) > 0 {
 		warn("delivery.for sends mail to delivery.nexthop, but delivery.listen is not set: mail that a map routes there waits; if none is meant to, say for = []")
 	}
