@@ -82,11 +82,11 @@ POSTSEAL_HOST = ` + eximDaemon + `
 POSTSEAL_CA = /etc/ssl/postseal-lab-ca.pem
 POSTSEAL_IGNORE = 192.0.2.0/24
 POSTSEAL_TRUSTED = 127.0.0.0/24
+POSTSEAL_EVENTS = yes
 POSTSEAL_CIPHERS = NORMAL:-VERS-TLS1.0:-VERS-TLS1.1
 REMOTE_SMTP_INTERFACE = ` + eximAddress + `
 MAIN_HARDCODE_PRIMARY_HOSTNAME = ` + domain + `
 MAIN_HOST_LOOKUP =
-MAIN_LOG_SELECTOR = +tls_cipher +tls_certificate_verified +smtp_confirmation
 disable_ipv6 = true
 `
 }

@@ -113,8 +113,8 @@ func syslog(socket, path string) error {
 	if err := os.Chmod(socket, 0o666); err != nil {
 		return err
 	}
-	file, err := os.Create(path)
-	if err != nil {
+	const stamp = len("Nov 28 05:00:00 ")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
 		return err
 	}
 	go func() {
@@ -125,7 +125,15 @@ func syslog(socket, path string) error {
 				return
 			}
 			_, text, _ := strings.Cut(string(line[:n]), ">") // of the priority
+			if len(text) > stamp {
+				text = text[:stamp] + "sendmail " + text[stamp:] // the host's name, as every syslog daemon does
+			}
+			file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644) // anew: it may be renamed at any time
+			if err != nil {
+				return
+			}
 			file.WriteString(strings.TrimRight(text, "\n\x00") + "\n")
+			file.Close()
 		}
 	}()
 	return nil

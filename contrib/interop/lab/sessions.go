@@ -188,18 +188,48 @@ func (l *lab) compareCounts(p *postfix, name, how string, got, want counts) {
 		fmt.Sprintf("%d sessions of %d kinds", got.total(), len(got)), got.differs(want))
 }
 
+// The part of the config that a story about reporting puts in, and replaces.
+const (
+	reportingBegins = "# The story's:\n[reporting]\n"
+	reportingEnds   = "# So far.\n"
+)
+
 // anew starts the daemon with a config of its own for reporting, and without any
-// counts of before.
+// counts of before. It reads what comes to its logs from then on.
 func (d *daemon) anew(ctx context.Context, reporting string) error {
 	d.process.stop()
 	err := os.Remove(filepath.Join(d.folder, "state/sessions.db"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := d.amend("[delivery]\n", "[reporting]\n"+reporting+"\n[delivery]\n"); err != nil {
+	text, err := os.ReadFile(d.config)
+	if err != nil {
 		return err
 	}
-	return d.start(ctx)
+	before, rest, found := strings.Cut(string(text), reportingBegins)
+	if found {
+		_, after, _ := strings.Cut(rest, reportingEnds)
+		if err := os.WriteFile(d.config, []byte(before+after), 0o644); err != nil {
+			return err
+		}
+	}
+	if err := d.amend("[delivery]\n", reportingBegins+reporting+reportingEnds+"[delivery]\n"); err != nil {
+		return err
+	}
+	if err := d.start(ctx); err != nil {
+		return err
+	}
+	time.Sleep(time.Second) // what is in a log by now is not read
+	return nil
+}
+
+// aside renames a log, so that its writer begins another one.
+func aside(path string) error {
+	err := os.Rename(path, filepath.Join(filepath.Dir(path), "earlier-"+filepath.Base(path)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // logSource is the part of the config that has a log followed.

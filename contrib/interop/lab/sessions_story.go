@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,26 +58,12 @@ func (l *lab) quiet(ctx context.Context) error {
 	return nil
 }
 
-// follow starts the daemon with a config for reporting that names this log, and a new
-// log once that is awaited: then all of it is read.
+// followAnew has the daemon follow a new log of a Postfix, which then writes that.
 func (l *lab) followAnew(ctx context.Context, p *postfix, reporting string, settings ...string) error {
-	if err := os.Rename(p.log.path, filepath.Join(filepath.Dir(p.log.path), "earlier-postfix.log")); err != nil {
-		return err
-	}
-	from := len(l.daemon.logged())
-	if err := l.daemon.restart(ctx); err != nil {
+	if err := aside(p.log.path); err != nil {
 		return err
 	}
 	if err := l.daemon.anew(ctx, reporting); err != nil {
-		return err
-	}
-	err := until(ctx, func() error {
-		if !strings.Contains(l.daemon.logged()[from:], "log does not exist yet") {
-			return errors.New("the daemon does not look for " + p.log.path)
-		}
-		return nil
-	})
-	if err != nil {
 		return err
 	}
 	return p.reconfigure(ctx, append(settings, noQueueRuns)...)

@@ -50,6 +50,37 @@ const (
 		mixed-broken mx2 sts certificate-not-trusted
 		rt-dane      mx1 tlsa success
 	`
+	// By Exim, which holds each host against what it judges it by.
+	eximMixed = `
+		mixed        mx1 tlsa success
+		mixed-pkix   mx1 tlsa certificate-not-trusted
+		mixed-pkix   mx2 sts success
+		mixed-broken mx1 tlsa certificate-not-trusted
+		mixed-broken mx2 sts certificate-not-trusted
+	`
+	// What Exim sees otherwise: with GnuTLS it does not compare the name under DANE-TA,
+	// and it never connects to MX hosts outside the policy.
+	eximOwn = `
+		dane-ta-wrongname  mx1 tlsa success
+		testing-foreign-mx mx1 sts validation-failure/mx-not-in-policy
+	`
+	eximForeign = `
+		sts-foreign-mx - sts validation-failure/mx-not-in-policy
+	`
+	// What its main log tells less of (GnuTLS): why a certificate failed, but for the
+	// name; of an MX host that failed before another took the message nothing but for
+	// DANE; of mail in clear nothing.
+	eximLogOnly = `
+		sts-expired    mx1 sts validation-failure
+		sts-selfsigned mx1 sts validation-failure
+		sts-failover   mx2 sts success
+		mixed-broken   mx2 sts validation-failure
+	`
+	// Sendmail 8.17 has no DANE: the daemon does it, and holds what has both against both.
+	sendmailBoth = `
+		both          mx1 sts certificate-not-trusted
+		both-mismatch mx1 sts success
+	`
 	// Under a policy in mode testing: one message before anybody has verified the host,
 	// one after that.
 	testingSessions = `

@@ -32,12 +32,15 @@ var stories = []story{
 	{"daemon-down", (*lab).daemonDown},
 	{"milter-down", (*lab).milterDown},
 	{"sessions", (*lab).sessionsStory},
+	{"sessions-kill", (*lab).sessionsKill},
 	{"kill", (*lab).kill},
 	{"throughput", (*lab).throughput},
 	{"outage", (*lab).outage},
 	{"no-validation", (*lab).noValidation},
 	{"sendmail", (*lab).sendmail},
 	{"exim", (*lab).exim},
+	{"sessions-exim", (*lab).sessionsExim},
+	{"sessions-sendmail", (*lab).sessionsSendmail},
 }
 
 func (l *lab) runStories(ctx context.Context) {

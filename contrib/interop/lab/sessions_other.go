@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+)
+
+// sessionsExim: what Exim did, counted from its events, and then from its main log, in
+// which less can be seen.
+func (l *lab) sessionsExim(ctx context.Context) error {
+	o, err := newExim(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer o.stop()
+	delivered := expected("delivery", "rt-dane mx1 tlsa success")
+	dane := "dane-ta-wrongname"
+	seen := plus(expected("event", plainSessions+daneSessions+severalRecipients+testingSessions+eximMixed).without(dane), expected("event", eximOwn),
+		expected("event", "none-plaintext mx1 no-policy-found starttls-not-supported"), expected("exim", eximForeign), delivered)
+	if err := l.countOther(ctx, o, "events", "exim_events = true\n"+logSource(o.mainlog, "exim", "missing"), seen); err != nil {
+		return err
+	}
+	// Exim remembers which hosts have failed, and would not try them again so soon.
+	if _, err := o.run(ctx, "sh", "-ec", "rm -rf /var/spool/exim4/input/* /var/spool/exim4/db/*"); err != nil {
+		return err
+	}
+	logged := plus(expected("exim", plainSessions+daneSessions+severalRecipients+testingSessions+eximMixed).without(dane, "sts-expired", "sts-selfsigned", "sts-failover", "mixed-broken"),
+		expected("exim", eximOwn+eximLogOnly+eximForeign), delivered)
+	return l.countOther(ctx, o, "log", logSource(o.mainlog, "exim", "all"), logged)
+}
+
+// sessionsSendmail: what Sendmail did, counted from its log.
+func (l *lab) sessionsSendmail(ctx context.Context) error {
+	o, err := newSendmail(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer o.stop()
+	// Each domain with TLSA records goes through the daemon.
+	none, dane := expected("sendmail", "none mx1 no-policy-found success"), expected("delivery", "dane mx1 tlsa success")
+	want := plus(expected("sendmail", plainSessions+testingSessions+foreignMX), expected("delivery", daneSessions+deliverySessions+sendmailBoth), none, dane)
+	return l.countOther(ctx, o, "log", logSource(o.mainlog, "sendmail", "all"), want)
+}
+
+// countOther has a mail server deliver what the tables are about, and compares.
+func (l *lab) countOther(ctx context.Context, o *other, how, reporting string, want counts) error {
+	if err := aside(o.mainlog); err != nil {
+		return err
+	}
+	if err := o.daemon.anew(ctx, reporting); err != nil {
+		return err
+	}
+	before := map[string]int{}
+	for _, name := range inTesting {
+		before[name] = l.probes(name)
+	}
+	var several []string
+	for range 3 {
+		several = append(several, o.recipient("m", byName("none").domain()), o.recipient("m", byName("dane").domain()))
+	}
+	mails := []mail{
+		{to: several},
+		{to: []string{o.recipient("m", byName("sts-expired").domain()), o.recipient("m", byName("dane-mismatch").domain())}, headers: []string{waiving}},
+		{to: []string{o.recipient("m", byName("rt-dane").domain())}, headers: []string{asking}},
+	}
+	if err := l.attempted(ctx, o, o.one(append(slices.Clone(inTesting), sentOnce...)), mails); err != nil {
+		return err
+	}
+	l.expectNo(l.probed(ctx, before), o.name+" sessions", how+": what got mail under a policy in mode testing is probed")
+	if err := l.attempted(ctx, o, o.one(inTesting), nil); err != nil {
+		return err
+	}
+	got, err := o.daemon.await(ctx, want)
+	if err != nil {
+		return err
+	}
+	for name, n := range before {
+		l.expect(o.name+" sessions", how+": "+byName(name).host(0)+" is probed once", fmt.Sprint(l.probes(name)-n), l.probes(name) == n+1)
+	}
+	name := o.name + " sessions"
+	l.compareCounts(nil, name, how, got, want)
+	return nil
+}
+
+// one is a message for each domain.
+func (o *other) one(names []string) (mails []mail) {
+	for _, name := range names {
+		mails = append(mails, mail{to: []string{o.recipient("m", byName(name).domain())}})
+	}
+	return mails
+}
+
+// attempted submits messages and waits for the first attempt to deliver each.
+func (l *lab) attempted(ctx context.Context, o *other, lists ...[]mail) error {
+	all := slices.Concat(lists...)
+	for _, m := range all {
+		m.from = user + "@" + o.domain
+		if err := m.submit(o.address); err != nil {
+			return fmt.Errorf("submit for %v: %w", m.to, err)
+		}
+	}
+	for _, m := range all {
+		for _, to := range m.to {
+			if _, err := o.after(ctx, to, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
