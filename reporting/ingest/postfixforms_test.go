@@ -200,13 +200,17 @@ func TestPostfixStamps(t *testing.T) {
 
 // TestPostfixState goes on from the saved state at each line of each log.
 func TestPostfixState(t *testing.T) {
+	first, second := postfixReader(t), postfixReader(t)
+	nothing := first.AppendState(nil)
 	postfixLogs(t, func(t *testing.T, log []byte, _ []expected) {
 		want, _ := replayed(t, log)
 		lines := bytes.SplitAfter(log, []byte{'\n'})
 		for split := 0; split < len(lines); split += 1 + len(lines)/50 { // each line of most
 			var got []reporting.Session
 			emit := func(s reporting.Session) { got = append(got, s) }
-			first, second := postfixReader(t), postfixReader(t)
+			if err := first.RestoreState(nothing); err != nil {
+				t.Fatal(err)
+			}
 			for _, line := range lines[:split] {
 				first.Line(bytes.TrimSuffix(line, []byte{'\n'}), emit)
 			}
