@@ -3,8 +3,10 @@ package ingest_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -123,6 +125,90 @@ func TestReceiverStalled(t *testing.T) {
 	}
 	if emitted < 1001 {
 		t.Errorf("emitted %d, and 1000 had room", emitted)
+	}
+}
+
+// A fuzzer's datagrams between good ones take nothing away from these.
+func TestReceiverAmongMutations(t *testing.T) {
+	receiver, sender := socket(t)
+	got := map[string]int{}
+	r := &ingest.DatagramReceiver{Emit: func(s reporting.Session) { got[s.Domain]++ }}
+	stop := start(t, r, receiver)
+	random := rand.New(rand.NewPCG(1, 2))
+	const n = 3000
+	for i := range n {
+		bad := []byte(`{"dpv":"1","d":"bad.test","pr":"v=TLSRPTv1;rua=mailto:a@bad.test","policies":[{"policy-type":2,"policy-domain":"bad.test",` +
+			`"policy-string":["version: STSv1"],"mx-host":["mx.bad.test"],"failure-details":[{"c":205,"s":"192.0.2.1","n":"mx.bad.test","h":"250 mx","r":"192.0.2.2","f":"x"}],"t":1,"f":1}]}`)
+		for range 1 + random.IntN(4) {
+			at := random.IntN(len(bad))
+			switch random.IntN(4) {
+			case 0:
+				bad[at] = byte(random.IntN(256))
+			case 1:
+				bad = bad[:at+1]
+			case 2:
+				bad = slices.Insert(bad, at, bad[random.IntN(at+1):at]...)
+			case 3:
+				bad = slices.Delete(bad, at, at+min(len(bad)-at, random.IntN(9)))
+			}
+			if len(bad) == 0 {
+				bad = []byte{0}
+			}
+		}
+		send(t, sender, string(bad))
+		send(t, sender, fmt.Sprintf(`{"d":"d%d.example","policies":[{"policy-type":9,"f":0}]}`, i))
+	}
+	stop()
+	for i := range n {
+		if c := got[fmt.Sprintf("d%d.example", i)]; c != 1 {
+			t.Errorf("d%d.example: %d sessions, want 1", i, c)
+		}
+	}
+	if st := r.Stats(); st.Received != 2*n || st.Malformed < n/4 || st.Lost != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// sleeping is a store whose disk has stalled.
+type sleeping struct {
+	awake   chan struct{}
+	counted uint64
+}
+
+func (s *sleeping) Write(b reporting.Batch) error {
+	<-s.awake
+	for _, counts := range b.Counts {
+		for _, n := range counts {
+			s.counted += n
+		}
+	}
+	return nil
+}
+
+func (s *sleeping) Mark(string) ([]byte, error) { return nil, nil }
+
+// A burst into a recorder whose disk has stalled: it waits in memory by its outcomes, and
+// before the queue would have to hold it.
+func TestReceiverWithStalledDisk(t *testing.T) {
+	receiver, sender := socket(t)
+	disk := &sleeping{awake: make(chan struct{})}
+	recorder := &reporting.Recorder{Store: disk, Interval: time.Millisecond}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- recorder.Run(ctx) }()
+	r := &ingest.DatagramReceiver{Emit: func(s reporting.Session) { recorder.Record(s, "datagram") }}
+	stop := start(t, r, receiver)
+	for i := range burst {
+		send(t, sender, fmt.Sprintf(`{"d":"d%d.example","policies":[{"policy-type":9,"f":0}]}`, i%5000))
+	}
+	stop()
+	close(disk.awake)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if st := r.Stats(); st.Lost != 0 || recorder.Dropped() != 0 || disk.counted != burst {
+		t.Errorf("%d of %d counted, %d dropped, %+v", disk.counted, burst, recorder.Dropped(), st)
 	}
 }
 
