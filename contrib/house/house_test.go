@@ -50,8 +50,9 @@ var arrows = map[string][]string{
 	"contrib/bench":           {},
 	"contrib/house":           {},
 	"contrib/conformance":     {},
-	// Counts what a killed daemon has left in its ledger, and knows the route suffixes.
-	"contrib/interop/lab":      {"cache/boltdb", "policy/delivery/ledger", "policy/requiretls"},
+	// Counts what a killed daemon has left in its ledger, reads which policies sessions
+	// were counted under, and knows the route suffixes.
+	"contrib/interop/lab":      {"cache/boltdb", "policy/delivery/ledger", "policy/requiretls", "reporting", "reporting/store"},
 	"policy/dnssec/dnstest":    {"policy/dnssec"},
 	"policy/mtasts/ststest":    {"policy/dnssec", "policy/mtasts"},
 	"policy/smtpclient/mxtest": {"policy/dane", "policy/dnssec", "policy/smtpclient"},

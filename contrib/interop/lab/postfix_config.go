@@ -177,5 +177,6 @@ func (p *postfix) masterConfig() (string, error) {
     -o smtpd_proxy_filter=` + p.address + ":" + untaggedPort + `
 ` + p.address + ":" + addedPort + ` inet n - n - - smtpd
     -o smtpd_milters=inet:` + p.address + ":" + adderPort + `
+tlsproxy unix - - n - 0 tlsproxy
 `, nil
 }

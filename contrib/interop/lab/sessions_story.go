@@ -90,7 +90,10 @@ func (l *lab) sessionsByLog(ctx context.Context, p *postfix) error {
 		return err
 	}
 	l.compareCounts(p, "sessions", "log", got, want)
-	return nil
+	if err := l.reused(ctx, p, "log", "postfix"); err != nil {
+		return err
+	}
+	return l.comparePolicies(p, "log")
 }
 
 // sessionsByDatagram: Postfix reports by itself. What has no session there comes from
@@ -120,7 +123,10 @@ func (l *lab) sessionsByDatagram(ctx context.Context, p *postfix) error {
 		return err
 	}
 	l.compareCounts(p, "sessions", "datagrams, log for the rest", got, want)
-	return nil
+	if err := l.reused(ctx, p, "datagrams", "datagram"); err != nil {
+		return err
+	}
+	return l.comparePolicies(p, "datagrams")
 }
 
 // severalRecipients of one message are one session, each domain by itself.
