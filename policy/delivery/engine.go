@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postseal/policy/delivery/ledger"
@@ -34,6 +35,7 @@ type delivery struct {
 	log   *slog.Logger
 	keyed bool // keys are set: the message can be told from one sent again on purpose
 	keys  []ledger.Key
+	told  atomic.Bool // Report was called for it, or perhaps by the delivery that it has joined
 
 	mu      sync.Mutex
 	flights []*flight          // ours, by recipient; nil where there is none, or another delivery's
@@ -78,15 +80,17 @@ func (s *Server) deliver(ctx context.Context, m *message) (replies []smtpclient.
 	}
 	for i, f := range joined {
 		d.join(ctx, i, f)
+		d.told.Store(true)
 	}
 	d.reported()
 	return d.answers(ctx)
 }
 
-// reported waits until the sessions of this message are counted: the mail server
-// takes note of our reply, and a crash must not make us forget what was counted for it.
+// reported waits until the sessions of this message are counted, if there were any
+// but those that wait for the next message: the mail server takes note of our reply,
+// and a crash must not make us forget what was counted for it.
 func (d *delivery) reported() {
-	if d.s.Reported == nil {
+	if d.s.Reported == nil || !d.told.Load() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(d.s.state.lifetime(), recordPatience)

@@ -49,6 +49,7 @@ func (s *Server) report(w *walk, c *candidate, addr netip.AddrPort, info smtpcli
 	o := w.outcome(c.demand.Host)
 	o.Remote, o.Local = addr.Addr(), info.Local.Addr()
 	o.Judgements = judge(c.demand, info, f)
+	w.told.Store(true)
 	s.Report(o)
 }
 
@@ -63,6 +64,7 @@ func (s *Server) unmet(w *walk, h *dane.Host, f *smtpclient.Failure) {
 	}
 	o := w.outcome(h)
 	o.Judgements = []Judgement{{kind, f.Result, f.Reason}}
+	w.told.Store(true)
 	s.Report(o)
 }
 

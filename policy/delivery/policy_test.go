@@ -314,6 +314,7 @@ func TestReportedBeforeTheReply(t *testing.T) {
 	b := newBed(t)
 	b.host("mx.test", 11)
 	b.mx("d.test", 10, "mx.test")
+	b.Resolver = &once{Resolver: b.pol}
 	var waited [][]string
 	b.Reported = func(context.Context) error {
 		waited = append(waited, b.reported())
@@ -322,5 +323,9 @@ func TestReportedBeforeTheReply(t *testing.T) {
 	want(t, b.send(normal, "u@d.test")[0], "250 2.0.0")
 	if diff := cmp.Diff([][]string{{"mx.test no-policy-found:"}}, waited); diff != "" {
 		t.Errorf("reported before the wait (-want +got):\n%s", diff)
+	}
+	want(t, b.send(normal, "u@d.test", "u@gone.test")[0], "250 2.0.0")
+	if sessions := len(b.reported()); len(waited) != sessions { // the second message goes over the first one's
+		t.Errorf("waited %d times for %d sessions", len(waited), sessions)
 	}
 }
