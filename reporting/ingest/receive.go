@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"postseal/reporting"
 )
@@ -28,8 +31,8 @@ const (
 	// net.unix.max_dgram_qlen was fixed when the socket was made.
 	kernelBuffer = 4 << 20
 
-	// drainTime is for what the kernel holds at the end.
-	drainTime = 20 * time.Millisecond
+	// lookUp is how often the receiver looks whether it should end.
+	lookUp = 100 * time.Millisecond
 
 	// receiveRetry is the pause after an error of the socket itself.
 	receiveRetry = 100 * time.Millisecond
@@ -102,8 +105,6 @@ func (r *DatagramReceiver) Run(ctx context.Context, conn *net.UnixConn) error {
 	queue := newRing(orDefault(r.MaxWaiting, maxWaiting), orDefault(r.MaxWaitingBytes, maxWaitingBytes))
 	r.queue.Store(queue)
 
-	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
-	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { r.consume(queue, log) })
@@ -111,27 +112,56 @@ func (r *DatagramReceiver) Run(ctx context.Context, conn *net.UnixConn) error {
 	return r.receive(ctx, conn, queue, log)
 }
 
-// receive does nothing but receive: each moment that it is elsewhere may cost a
-// datagram.
+// receive does nothing but receive, on a thread of its own: each moment that it is
+// elsewhere may cost a datagram, and the runtime's poller is a moment away.
 func (r *DatagramReceiver) receive(ctx context.Context, conn *net.UnixConn, queue *ring, log *slog.Logger) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("socket for datagrams: %w", err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		patience := unix.NsecToTimeval(int64(lookUp))
+		failed = errors.Join(unix.SetNonblock(int(fd), false), unix.SetsockoptTimeval(int(fd), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience))
+		if failed == nil {
+			failed = r.receiveFrom(ctx, int(fd), conn, queue, log)
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("socket for datagrams: %w", err)
+	}
+	return nil
+}
+
+// receiveFrom receives until ctx has ended and the kernel holds nothing more, or
+// somebody has closed conn.
+func (r *DatagramReceiver) receiveFrom(ctx context.Context, fd int, conn *net.UnixConn, queue *ring, log *slog.Logger) error {
 	buf := make([]byte, maxDatagram+1)
 	oob := make([]byte, credentialsSpace)
-	draining := false
 	for {
-		n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
+		flags := 0
+		if ctx.Err() != nil {
+			flags = unix.MSG_DONTWAIT
+		}
+		n, oobn, _, _, err := unix.Recvmsg(fd, buf, oob, flags)
 		switch {
 		case err == nil:
 			r.keep(buf[:n], oob[:oobn], queue)
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("socket for datagrams: %w", err)
-		case draining:
-			return nil
-		case ctx.Err() != nil:
-			draining = true
-			conn.SetReadDeadline(time.Now().Add(drainTime))
-		default:
+		case errors.Is(err, unix.EINTR):
+		case !errors.Is(err, unix.EAGAIN):
 			log.Warn("datagram not received", "error", err)
 			pause(ctx, receiveRetry)
+			if ctx.Err() != nil {
+				return nil
+			}
+		case flags != 0:
+			return nil
+		default:
+			if err := conn.SetReadDeadline(time.Time{}); err != nil {
+				return err
+			}
 		}
 	}
 }
