@@ -300,17 +300,29 @@ func TestSideBySide(t *testing.T) {
 
 // TestEnd: what happens to messages when the listeners end.
 func TestEnd(t *testing.T) {
-	stopping := func(b *still) (context.Context, context.CancelFunc) { return context.WithCancel(context.Background()) }
+	// interrupted has a host stall when it is told at, and the listeners end then.
+	interrupted := func(t *testing.T, b *still, at string) *mxtest.Host {
+		h := b.host("d.test", mxtest.Config{})
+		h.Reply(at, mxtest.Stall)
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan []smtpclient.Reply, 1)
+		go func() { done <- b.deliver(ctx, b.message("u@d.test")) }()
+		synctest.Wait()
+		stop()
+		want(t, (<-done)[0], "451 4.4.2", "stopping")
+		return h
+	}
+	end := func(t *testing.T, b *still, after time.Duration) {
+		start := time.Now()
+		b.end(here)
+		b.begun = false
+		if took := time.Since(start); took != after {
+			t.Errorf("ended after %v", took)
+		}
+	}
 	t.Run("before the last dot", func(t *testing.T) {
 		frozen(t, func(t *testing.T, b *still) {
-			h := b.host("d.test", mxtest.Config{})
-			h.Reply("RCPT", mxtest.Stall)
-			ctx, stop := stopping(b)
-			done := make(chan []smtpclient.Reply, 1)
-			go func() { done <- b.deliver(ctx, b.message("u@d.test")) }()
-			synctest.Wait()
-			stop()
-			want(t, (<-done)[0], "451 4.4.2", "stopping")
+			h := interrupted(t, b, "RCPT")
 			h.Release()
 			synctest.Wait()
 			took(t, h, 0)
@@ -318,21 +330,9 @@ func TestEnd(t *testing.T) {
 	})
 	t.Run("after the last dot, in time", func(t *testing.T) {
 		frozen(t, func(t *testing.T, b *still) {
-			h := b.host("d.test", mxtest.Config{})
-			h.Reply(".", mxtest.Stall)
-			ctx, stop := stopping(b)
-			done := make(chan []smtpclient.Reply, 1)
-			go func() { done <- b.deliver(ctx, b.message("u@d.test")) }()
-			synctest.Wait()
-			stop()
-			want(t, (<-done)[0], "451 4.4.2")
+			h := interrupted(t, b, ".")
 			time.AfterFunc(readOn/2, h.Release)
-			start := time.Now()
-			b.end(here)
-			b.begun = false
-			if took := time.Since(start); took != readOn/2 {
-				t.Errorf("ended after %v", took)
-			}
+			end(t, b, readOn/2)
 			b.begin(here)
 			b.begun = true
 			want(t, b.deliver(context.Background(), b.message("u@d.test"))[0], "250 2.0.0", "already delivered")
@@ -341,20 +341,8 @@ func TestEnd(t *testing.T) {
 	})
 	t.Run("after the last dot, too late", func(t *testing.T) {
 		frozen(t, func(t *testing.T, b *still) {
-			h := b.host("d.test", mxtest.Config{})
-			h.Reply(".", mxtest.Stall)
-			ctx, stop := stopping(b)
-			done := make(chan []smtpclient.Reply, 1)
-			go func() { done <- b.deliver(ctx, b.message("u@d.test")) }()
-			synctest.Wait()
-			stop()
-			want(t, (<-done)[0], "451 4.4.2")
-			start := time.Now()
-			b.end(here)
-			b.begun = false
-			if took := time.Since(start); took != readOn {
-				t.Errorf("ended after %v", took)
-			}
+			h := interrupted(t, b, ".")
+			end(t, b, readOn)
 			h.Release()
 		})
 	})
