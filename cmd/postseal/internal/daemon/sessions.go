@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -192,6 +194,7 @@ func (d *daemon) openDatagrams(r *recording) error {
 	if r.socket, err = openUnixgram(path, permissions{rc.Mode, rc.Owner, rc.Group}); err != nil {
 		return fmt.Errorf("reporting.tlsrpt_socket: %w", err)
 	}
+	d.warnOfQueue("/proc/sys/net/unix/max_dgram_qlen")
 	r.datagrams = &ingest.DatagramReceiver{UIDs: uids, Log: d.log, Emit: func(s reporting.Session) {
 		if s.Policy.Type == tlsrpt.NoPolicy && r.testingInLog && d.inTestingMode(&s) {
 			return
@@ -199,6 +202,21 @@ func (d *daemon) openDatagrams(r *recording) error {
 		r.recorder.Record(s, fromDatagrams)
 	}}
 	return nil
+}
+
+// fewDatagrams wait for 25 ms at 20 000 a second; systemd sets as many.
+const fewDatagrams = 512
+
+// warnOfQueue says where Linux queues few datagrams (unix(7)): nobody here sees one that
+// libtlsrpt could not send.
+func (d *daemon) warnOfQueue(path string) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return // another system
+	}
+	if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && n < fewDatagrams {
+		d.log.Warn("the kernel queues few datagrams, and more at a moment are lost; set it higher and restart", "net.unix.max_dgram_qlen", n, "better", fewDatagrams)
+	}
 }
 
 // openUnixgram binds a socket for datagrams under a name beside the wanted one, as
