@@ -28,7 +28,7 @@ const (
 // in words and read as it is meant, as far as that can be seen; the error is for what
 // is no report at all. Text has no control characters; names are as they were written.
 func Decode(r io.Reader) (Report, []string, error) {
-	limited := &io.LimitedReader{R: r, N: maxJSON + 1}
+	limited := &io.LimitedReader{R: &filler{r}, N: maxJSON + 1}
 	d := &decoder{json: json.NewDecoder(limited)}
 	d.json.UseNumber()
 	err := d.report()
@@ -39,6 +39,26 @@ func Decode(r io.Reader) (Report, []string, error) {
 		return Report{}, nil, fmt.Errorf("no report: %w", err)
 	}
 	return d.Report, d.told(), nil
+}
+
+// filler fills what it is given to read into. The decoder of the standard library looks
+// at blanks again from the first one with every read: in small pieces, 20 MiB of them
+// take it ten seconds.
+type filler struct{ r io.Reader }
+
+func (f *filler) Read(p []byte) (n int, err error) {
+	for idle := 0; n < len(p) && err == nil; {
+		var m int
+		m, err = f.r.Read(p[n:])
+		n += m
+		if idle++; m > 0 {
+			idle = 0
+		}
+		if idle == 100 { // as bufio.Reader has it
+			return n, io.ErrNoProgress
+		}
+	}
+	return n, err
 }
 
 // decoder reads token by token: what a stranger wrote is never there as a tree.

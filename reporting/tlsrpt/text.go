@@ -28,7 +28,7 @@ var meaning = map[ResultType]string{
 }
 
 // kinds name the policies.
-var kinds = map[PolicyType]string{STS: "MTA-STS", TLSA: "DANE", NoPolicy: "no policy"}
+var kinds = map[PolicyType]string{STS: "MTA-STS", TLSA: "DANE", NoPolicy: "no policy for"}
 
 // WriteText writes a report as a table for people: at most rows failures (0: all). Its
 // lines fit a mail, but for words that are longer than one.
@@ -41,7 +41,7 @@ func (r *Report) WriteText(w io.Writer, domain string, rows int) error {
 	t.pair("Day (UTC)", span(r.Start, r.End))
 	t.pair("Report ID", r.ID)
 	t.line("")
-	t.line(fmt.Sprintf("%12s %12s  %s", "sessions ok", "failed", "held to"))
+	t.line(fmt.Sprintf("%12s %12s  %s", "sessions ok", "failed", "policy"))
 	for i := range r.Policies {
 		p := &r.Policies[i]
 		t.line(fmt.Sprintf("%12d %12d  %s", p.Summary.Successful, p.Summary.Failed, held(&p.Policy)))
@@ -112,7 +112,7 @@ func (t *table) failures(p *PolicyResult) {
 		}
 		if i == 0 {
 			t.line("")
-			t.line("Failures under " + held(&p.Policy) + ":")
+			t.line("Failures, " + held(&p.Policy) + ":")
 		}
 		t.shown++
 		t.failure(&p.Failures[i])
