@@ -87,7 +87,8 @@ func TestValidationLostBeforeTheProof(t *testing.T) {
 	const proven = "full.signed.test"
 	b := newBed(t, fullZone+tlsa+"\n"+selfTestZone, selfTested)
 	b.want(proven, policy.LevelDANEOnly, "DANE full")
-	b.dns.SetZone(fullZone + tlsa + "\n" + selfTestZone) // no AD any more
+	b.waitFor(func() bool { return b.Status().Flights == 0 }) // DANE answers before it is remembered
+	b.dns.SetZone(fullZone + tlsa + "\n" + selfTestZone)      // no AD any more
 	b.advance(301 * time.Second)
 	b.want(proven, policy.LevelNone, noPolicy) // nothing tells that the resolver is at fault
 	b.testUntil(false)

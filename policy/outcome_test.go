@@ -32,6 +32,7 @@ mx.lame.signed.test. A 192.0.2.1
 	})
 	took := func(domain string) []policy.Outcome {
 		t.Helper()
+		b.waitFor(func() bool { return b.Status().Flights == 0 }) // who asks beside one that ends gets what that has found
 		b.Explain(context.Background(), policy.Destination{Domain: domain, Port: 25}, true)
 		mu.Lock()
 		defer mu.Unlock()
