@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -252,6 +253,37 @@ func TestKeys(t *testing.T) {
 		count("unverified", today, 1, func(k reporting.Key) bool { return k.Standing == reporting.Unverified })
 		count("bounded", today, 1, func(k reporting.Key) bool {
 			return k.Result == tlsrpt.ValidationFailure && len(k.Reason) == 199 && strings.HasPrefix(k.Reason, "?nd??xxx")
+		})
+	})
+}
+
+func TestPolicyChanges(t *testing.T) {
+	t.Run("RPT-023 each policy of a day has its own counts", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := &memory{}
+			r := &reporting.Recorder{Store: m, PolicyAt: func(s *reporting.Session) (reporting.Policy, bool) {
+				id := "id: 1"
+				if !s.Time.Before(noon) {
+					id = "id: 2"
+				}
+				return reporting.Policy{Type: tlsrpt.STS, Domain: s.Domain, Strings: []string{id}}, true
+			}}
+			stop := run(t, r)
+			for hours := -3; hours < 5; hours++ {
+				s := session("a.example")
+				s.Time = noon.Add(time.Duration(hours) * time.Hour)
+				r.Record(s, "postfix")
+			}
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			var got []uint64
+			for _, n := range m.counts[reporting.DayOf(noon)] {
+				got = append(got, n)
+			}
+			if slices.Sort(got); !slices.Equal(got, []uint64{3, 5}) {
+				t.Errorf("%v, want 3 before and 5 after", got)
+			}
 		})
 	})
 }
