@@ -194,13 +194,18 @@ const (
 	reportingEnds   = "# So far.\n"
 )
 
-// anew starts the daemon with a config of its own for reporting, and without any
-// counts of before. It reads what comes to its logs from then on.
+// anew starts the daemon with a config of its own for reporting, and without anything
+// that it knew: no counts, no policies. It reads what comes to its logs from then on.
 func (d *daemon) anew(ctx context.Context, reporting string) error {
 	d.process.stop()
-	err := os.Remove(filepath.Join(d.folder, "state/sessions.db"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	known, err := filepath.Glob(filepath.Join(d.folder, "state/*.db"))
+	if err != nil {
 		return err
+	}
+	for _, path := range known {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
 	}
 	text, err := os.ReadFile(d.config)
 	if err != nil {

@@ -22,12 +22,19 @@ func (l *lab) sessionsExim(ctx context.Context) error {
 		return err
 	}
 	// Exim remembers which hosts have failed, and would not try them again so soon.
-	if _, err := o.run(ctx, "sh", "-ec", "rm -rf /var/spool/exim4/input/* /var/spool/exim4/db/*"); err != nil {
+	const forget = "rm -rf /var/spool/exim4/input/* /var/spool/exim4/db/*"
+	if _, err := o.run(ctx, "sh", "-ec", forget); err != nil {
 		return err
 	}
 	logged := plus(expected("exim", plainSessions+daneSessions+severalRecipients+testingSessions+eximMixed).without(dane, "sts-expired", "sts-selfsigned", "sts-failover", "mixed-broken"),
 		expected("exim", eximOwn+eximLogOnly+eximForeign), delivered)
-	return l.countOther(ctx, o, "log", logSource(o.mainlog, "exim", "all"), logged)
+	if err := l.countOther(ctx, o, "log", logSource(o.mainlog, "exim", "all"), logged); err != nil {
+		return err
+	}
+	if _, err := o.run(ctx, "sh", "-ec", forget); err != nil {
+		return err
+	}
+	return l.sessionsOtherKill(ctx, o)
 }
 
 // sessionsSendmail: what Sendmail did, counted from its log.
@@ -40,7 +47,13 @@ func (l *lab) sessionsSendmail(ctx context.Context) error {
 	// Each domain with TLSA records goes through the daemon.
 	none, dane := expected("sendmail", "none mx1 no-policy-found success"), expected("delivery", "dane mx1 tlsa success")
 	want := plus(expected("sendmail", plainSessions+testingSessions+foreignMX), expected("delivery", daneSessions+deliverySessions+sendmailBoth), none, dane)
-	return l.countOther(ctx, o, "log", logSource(o.mainlog, "sendmail", "all"), want)
+	if err := l.countOther(ctx, o, "log", logSource(o.mainlog, "sendmail", "all"), want); err != nil {
+		return err
+	}
+	if _, err := o.run(ctx, "sh", "-ec", "rm -rf /var/spool/mqueue/*"); err != nil {
+		return err
+	}
+	return l.sessionsOtherKill(ctx, o)
 }
 
 // countOther has a mail server deliver what the tables are about, and compares.
@@ -71,6 +84,7 @@ func (l *lab) countOther(ctx context.Context, o *other, how, reporting string, w
 	if err := l.attempted(ctx, o, o.one(inTesting), nil); err != nil {
 		return err
 	}
+	want = plus(want, expected("policy", policySessions))
 	got, err := o.daemon.await(ctx, want)
 	if err != nil {
 		return err

@@ -83,7 +83,7 @@ func (l *lab) sessionsByLog(ctx context.Context, p *postfix) error {
 			testing-foreign-mx mx1 sts validation-failure/mx-not-in-policy
 		`
 	}
-	want := plus(expected("postfix", plainSessions+daneSessions+testingSessions+foreign), expected("delivery", deliverySessions),
+	want := plus(expected("policy", policySessions), expected("postfix", plainSessions+daneSessions+testingSessions+foreign), expected("delivery", deliverySessions),
 		expected("postfix", severalRecipients))
 	got, err := l.daemon.await(ctx, want)
 	if err != nil {
@@ -116,7 +116,7 @@ func (l *lab) sessionsByDatagram(ctx context.Context, p *postfix) error {
 		return err
 	}
 	reported := expected("datagram", plainSessions+daneSessions)
-	want := plus(reported.withoutHosts(), expected("datagram", severalRecipients).withoutHosts(), expected("delivery", deliverySessions),
+	want := plus(expected("policy", policySessions), reported.withoutHosts(), expected("datagram", severalRecipients).withoutHosts(), expected("delivery", deliverySessions),
 		expected("postfix", testingSessions+foreignMX))
 	got, err := l.daemon.await(ctx, want)
 	if err != nil {

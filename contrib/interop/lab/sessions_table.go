@@ -18,6 +18,13 @@ const (
 		sts-failover       mx1 sts certificate-expired
 		sts-failover       mx2 sts success
 		sts-none           mx1 no-policy-found success
+		sts-unproven       mx1 no-policy-found success
+	`
+	// Found by the daemon when it was asked, without any connection: the policy host's
+	// certificate, and the signature of TLSA records.
+	policySessions = `
+		sts-unproven - sts sts-webpki-invalid
+		tlsa-bogus   - tlsa dnssec-invalid
 	`
 	// To MX hosts that the policy does not list.
 	foreignMX = `
@@ -96,4 +103,4 @@ var sentOnce = []string{"none", "none-selfsigned", "none-plaintext", "none-signe
 	"sts", "sts-wildcard", "sts-expired", "sts-selfsigned", "sts-wrongname", "sts-nostarttls", "sts-handshake", "sts-failover", "sts-foreign-mx", "sts-none", "testing-foreign-mx",
 	"dane", "dane-expired", "dane-ta", "dane-ta-wrongname", "dane-mismatch", "dane-nostarttls", "dane-failover", "dane-partial", "both", "both-mismatch",
 	"mixed", "mixed-pkix", "mixed-broken",
-	"rt-gone", "tlsa-dead"}
+	"rt-gone", "tlsa-dead", "tlsa-bogus", "sts-unproven"}
