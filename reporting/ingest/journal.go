@@ -149,7 +149,7 @@ func (r *journalRun) restore() error {
 func (r *journalRun) arguments() []string {
 	args := []string{"--output=json", "--output-fields=MESSAGE,SYSLOG_IDENTIFIER,SYSLOG_PID,_PID,_HOSTNAME", "--all", "--quiet", "--no-pager", "--follow"}
 	if r.cursor == "" {
-		return append(args, "--lines=0")
+		return append(args, "--lines=1") // for its cursor alone
 	}
 	return append(args, "--no-tail", "--after-cursor="+r.cursor)
 }
@@ -225,6 +225,10 @@ func (r *journalRun) lines(ctx context.Context, chunk []byte) error {
 		}
 	}
 	r.unmarked += len(chunk)
+	begins := r.cursor == ""
+	if begins {
+		chunk = r.begin(chunk)
+	}
 	for rest := chunk; len(rest) > 0; {
 		var line []byte
 		line, rest, _ = bytes.Cut(rest, []byte{'\n'})
@@ -233,7 +237,7 @@ func (r *journalRun) lines(ctx context.Context, chunk []byte) error {
 	stats := r.Reader.Stats()
 	r.stats.Store(&stats)
 	at := r.move(chunk)
-	if len(r.sessions) > 0 || r.unmarked > markAfter || time.Since(r.marked) > markEvery {
+	if begins && r.cursor != "" || len(r.sessions) > 0 || r.unmarked > markAfter || time.Since(r.marked) > markEvery {
 		if err := r.commit(ctx); err != nil {
 			return err
 		}
@@ -245,6 +249,19 @@ func (r *journalRun) lines(ctx context.Context, chunk []byte) error {
 		r.caughtUp.Store(at.UnixNano())
 	}
 	return nil
+}
+
+// begin takes off the last entry from before the first start. Its cursor is stored at
+// once: without one, a restart would begin behind what was written meanwhile.
+func (r *journalRun) begin(chunk []byte) []byte {
+	for r.cursor == "" && len(chunk) > 0 {
+		var line []byte
+		line, chunk, _ = bytes.Cut(chunk, []byte{'\n'})
+		if cursor := Cursor(line); len(cursor) <= maxCursor {
+			r.cursor = cursor
+		}
+	}
+	return chunk
 }
 
 // move puts the cursor behind the last entry of a chunk and tells when that was

@@ -21,7 +21,7 @@ import (
 const fakeJournal = `#!/bin/sh
 for arg; do
   case $arg in
-    --lines=0) behind=$(wc -l <"$0.entries") ;;
+    --lines=1) behind=$(($(wc -l <"$0.entries") - 1)) ;;
     --after-cursor=c*) behind=${arg#--after-cursor=c} ;;
   esac
 done
@@ -162,7 +162,7 @@ func TestJournal(t *testing.T) {
 	b := newJournalBed(t)
 	b.add(tlsUp("old.example"), delivered("old.example"))
 	stop := b.start()
-	b.running("--follow --lines=0")
+	b.running("--follow --lines=1")
 	b.until("the end of what there is", func() bool { return !b.journal.CaughtUp().IsZero() })
 	b.add(tlsUp("a.example"), delivered("a.example"))
 	b.counted("a.example")
@@ -195,6 +195,22 @@ func TestJournal(t *testing.T) {
 	}
 	if n := b.store.of("old.example"); n != 0 {
 		t.Errorf("%d sessions from before the first start", n)
+	}
+}
+
+// What comes between the first start and the first entry that is read must not be lost
+// by a second start.
+func TestJournalKilledAtOnce(t *testing.T) {
+	b := newJournalBed(t)
+	b.add(tlsUp("old.example"), delivered("old.example"), tlsUp("open.example"), delivered("last.example"))
+	stop := b.start()
+	b.until("a mark", func() bool { mark, _ := b.store.Mark("journal"); return mark != nil })
+	stop()
+	b.add(tlsUp("a.example"), delivered("a.example"))
+	b.start()
+	b.counted("a.example")
+	if len(b.store.counts) != 1 {
+		t.Errorf("counted %v", b.store.counts)
 	}
 }
 
