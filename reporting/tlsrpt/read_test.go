@@ -9,6 +9,7 @@ import (
 	"mime/quotedprintable"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -101,6 +102,60 @@ func TestRead(t *testing.T) {
 	is("RPT-073 another submitter (Mail.ru)", header("Submitter: org.example\r\nC", "Submitter: corp.example\r\nC"), "the TLS-Report-Submitter is corp.example, the contact is r@org.example")
 	is("RPT-074 no msg-id (Microsoft)", header("<1@org.example>", "133+example.com"), "the Report-ID of the Subject is no msg-id: 133+example.com", "the Report-ID of the Subject is another: 133+example.com")
 	is("RPT-082 another id (Google)", header("<1@org.example>", "<2026.01.02T00.00.00Z+example.com@google.com>"), "the Report-ID of the Subject is another: <2026.01.02T00.00.00Z+example.com@google.com>")
+}
+
+// TestReadSenders has whole mails in the manner of the largest senders.
+func TestReadSenders(t *testing.T) {
+	is := func(name, mail, json string, want tlsrpt.Report, peculiar ...string) {
+		t.Helper()
+		t.Run(name, func(t *testing.T) {
+			t.Helper()
+			text := mail + "\n--b\nContent-Type: text/plain\n\nThis is an aggregate TLS report\n--b\nContent-Type: application/tlsrpt+gzip\nContent-Transfer-Encoding: base64\n\n" +
+				base64.StdEncoding.EncodeToString([]byte(zipped(t, json))) + "\n--b--\n"
+			got, told, err := tlsrpt.Read(strings.NewReader(text))
+			if diff := cmp.Diff(want, got, comparable); err != nil || diff != "" {
+				t.Errorf("%v, -want +got\n%s", err, diff)
+			}
+			if diff := cmp.Diff(peculiar, told); diff != "" {
+				t.Errorf("told: -want +got\n%s", diff)
+			}
+		})
+	}
+	r := decoded()
+	r.Organization, r.Contact, r.ID = "Google Inc.", "smtp-tls-reporting@google.com", "2026-01-02T00:00:00Z_example.com"
+	r.Policies = []tlsrpt.PolicyResult{{Policy: tlsrpt.Policy{Type: tlsrpt.NoPolicy, Domain: "example.com"}, Summary: tlsrpt.Summary{Successful: 48}}}
+	is("RPT-072 Google", "TLS-Report-Domain: example.com\nTLS-Report-Submitter: google.com\n"+
+		"Subject: Report Domain: example.com Submitter: google.com Report-ID: <2026.01.02T00.00.00Z+example.com@google.com>\nContent-Type: multipart/report; boundary=b; report-type=tlsrpt\n",
+		`{"organization-name":"Google Inc.","date-range":{"start-datetime":"2026-01-02T00:00:00Z","end-datetime":"2026-01-02T23:59:59Z"},"contact-info":"smtp-tls-reporting@google.com",
+"report-id":"2026-01-02T00:00:00Z_example.com","policies":[{"policy":{"policy-type":"no-policy-found","policy-domain":"example.com"},"summary":{"total-successful-session-count":48,"total-failure-session-count":0}}]}`,
+		r, "the Report-ID of the Subject is another: <2026.01.02T00.00.00Z+example.com@google.com>")
+
+	r = decoded()
+	r.Organization, r.Contact, r.ID = "Microsoft Corporation", "tlsrpt-noreply@microsoft.com", "1331+example.com"
+	r.Policies = []tlsrpt.PolicyResult{
+		{Policy: tlsrpt.Policy{Type: tlsrpt.STS, Domain: "example.com", Strings: []string{"version: STSv1", "mode: enforce"}}, Summary: tlsrpt.Summary{Successful: 2}},
+		{Policy: tlsrpt.Policy{Type: tlsrpt.TLSA, Domain: "example.com", Strings: []string{"3 1 1 ab"}}, Summary: tlsrpt.Summary{Successful: 2}},
+	}
+	is("RPT-072 Microsoft", "From: <tlsrpt-noreply@microsoft.com>\nTLS-Report-Domain: example.com\nTLS-Report-Submitter: microsoft.com\n"+
+		"Subject: Report Domain: example.com Submitter: microsoft.com Report-ID:\n 1331+example.com\nContent-Type: multipart/report;\n\tboundary=\"b\"; report-type=tlsrpt\n",
+		`{"organization-name":"Microsoft Corporation","date-range":{"start-datetime":"2026-01-02T00:00:00","end-datetime":"2026-01-02T23:59:59"},"contact-info":"tlsrpt-noreply@microsoft.com","report-id":"1331+example.com",
+"policies":[{"policy":{"policy-type":"sts","policy-string":["version: STSv1","mode: enforce"],"policy-domain":"example.com"},"summary":{"total-successful-session-count":2,"total-failure-session-count":0}},
+{"policy":{"policy-type":"tlsa","policy-string":["[\"3 1 1 ab\"]"],"policy-domain":"example.com"},"summary":{"total-successful-session-count":2,"total-failure-session-count":0}}]}`,
+		r, "the Report-ID of the Subject is no msg-id: 1331+example.com",
+		"date-range.start-datetime is not of RFC 3339: 2026-01-02T00:00:00", "date-range.end-datetime is not of RFC 3339: 2026-01-02T23:59:59",
+		"policy.policy-string is a string that holds an array", "mx-host is missing in an sts policy")
+
+	r = decoded()
+	r.Organization, r.Contact, r.ID, r.End = "Mail.ru", "tls_support@corp.mail.ru", "b28254de@mail.ru", r.End.Add(time.Second)
+	r.Policies = []tlsrpt.PolicyResult{{
+		Policy: tlsrpt.Policy{Type: tlsrpt.STS, Domain: "example.com"}, Summary: tlsrpt.Summary{Failed: 1},
+		Failures: []tlsrpt.FailureDetail{{Result: tlsrpt.STSPolicyFetchError, Sessions: 1, Reason: "bad https response code: 404"}, {Result: tlsrpt.STSPolicyFetchError, Sessions: 1, Reason: "bad https response code: 500"}},
+	}}
+	is("RPT-072 Mail.ru", "TLS-Report-Domain: example.com\nTLS-Report-Submitter: mail.ru\nSubject: Report Domain: example.com Submitter: mail.ru Report-ID: <b28254de@mail.ru>\nContent-Type: multipart/report; boundary=b; report-type=\"tlsrpt\"\n",
+		`{"contact-info":"tls_support@corp.mail.ru","date-range":{"end-datetime":"2026-01-03T00:00:00Z","start-datetime":"2026-01-02T00:00:00Z"},"organization-name":"Mail.ru","policies":[{"failure-details":[
+{"failed-session-count":1,"failure-reason-code":"bad https response code: 404","result-type":"sts-policy-fetch-error"},{"failed-session-count":1,"failure-reason-code":"bad https response code: 500","result-type":"sts-policy-fetch-error"}],
+"policy":{"policy-domain":"example.com","policy-type":"sts"},"summary":{"total-failure-session-count":1,"total-successful-session-count":0}}],"report-id":"b28254de@mail.ru"}`,
+		r, "the TLS-Report-Submitter is mail.ru, the contact is tls_support@corp.mail.ru", "date-range ends in the next day: 2026-01-03T00:00:00Z", "mx-host is missing in an sts policy")
 }
 
 // blanks is n bytes.

@@ -26,7 +26,7 @@ type RecordError struct {
 }
 
 func (e *RecordError) Error() string {
-	return "malformed TLSRPT record " + quoted(e.Record) + ": " + e.Reason
+	return "unusable TLSRPT record " + quoted(e.Record) + ": " + e.Reason
 }
 
 const (
@@ -267,7 +267,7 @@ func parseMailto(rest string) (t Target, note string, err error) {
 // "!" 1*DIGIT ["k" / "m" / "g" / "t"]. A "!" of the address would be escaped here.
 func cutSize(s string) (string, bool) {
 	at := strings.LastIndexByte(s, '!')
-	if at < strings.LastIndexByte(s, '@') {
+	if at < 0 || at < strings.LastIndexByte(s, '@') {
 		return s, false
 	}
 	size := strings.ToLower(s[at+1:])

@@ -170,7 +170,7 @@ func TestParseRecordTargets(t *testing.T) {
 		is("mailto:a@x.example?subject=TLS%20report&bcc=b@y.example", "mailto:a@x.example", "header fields are ignored")
 	})
 	t.Run("RPT-009 what is no address", func(t *testing.T) {
-		for _, rua := range []string{"mailto:", "mailto:a", "mailto:@x.example", "mailto:a@", "mailto:root@localhost", "mailto:a@b.localhost", "mailto:a@[192.0.2.1]",
+		for _, rua := range []string{"mailto:", "mailto:a", "mailto:10", "mailto:!10", "mailto:@x.example", "mailto:a@", "mailto:root@localhost", "mailto:a@b.localhost", "mailto:a@[192.0.2.1]",
 			"mailto:a..b@x.example", "mailto:.a@x.example", "mailto:a%20b@x.example", "mailto:a%0D%0Ab@x.example", "mailto:a%2Cb@x.example", "mailto:a@x.example%2Cb@y.example",
 			"mailto:%C3%BC@x.example", "mailto:%3Ca@x.example%3E", "mailto:a@x_%20.example", "mailto:" + strings.Repeat("a", 65) + "@x.example"} {
 			is(rua, "", "no mail address")

@@ -31,10 +31,15 @@ var meaning = map[ResultType]string{
 var kinds = map[PolicyType]string{STS: "MTA-STS", TLSA: "DANE", NoPolicy: "no policy for"}
 
 // WriteText writes a report as a table for people: at most rows failures (0: all). Its
-// lines fit a mail, but for words that are longer than one.
+// lines fit a mail, but for words that are longer than one. The domain that it is about
+// is "" if unknown: the report itself has only those of its policies.
 func (r *Report) WriteText(w io.Writer, domain string, rows int) error {
 	t := &table{rows: rows}
-	t.line("TLS report about mail to " + domain)
+	title := "TLS report"
+	if domain != "" {
+		title += " about mail to " + domain
+	}
+	t.line(title)
 	t.line("")
 	t.pair("From", r.Organization)
 	t.pair("Contact", r.Contact)

@@ -300,7 +300,9 @@ var address = regexp.MustCompile(`(?:"[^"]*"|[^\s"<>()\[\],;:]*)@[^\s"<>(),;]*`)
 
 // redact takes mail addresses out of a reason (RFC 8460 §8), and bounds it.
 func redact(s string) string {
-	s = address.ReplaceAllString(s, "(address)")
+	if strings.Contains(s, "@") {
+		s = address.ReplaceAllString(s, "(address)")
+	}
 	return strings.TrimSpace(s[:min(len(s), maxReason)])
 }
 
