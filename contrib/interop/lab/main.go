@@ -25,9 +25,9 @@ import (
 	"time"
 )
 
-// A healthy run takes a few minutes, and a few seconds more for each kill.
+// A healthy run takes some ten minutes, and a few seconds more for each kill.
 const (
-	whole   = 15 * time.Minute
+	whole   = 25 * time.Minute
 	perKill = 10 * time.Second
 )
 
