@@ -239,6 +239,36 @@ func TestMessageText(t *testing.T) {
 	}
 }
 
+// TestText has what only reports of others are like.
+func TestText(t *testing.T) {
+	r := tlsrpt.Report{Policies: []tlsrpt.PolicyResult{{
+		Policy: tlsrpt.Policy{Type: "dane"}, Summary: tlsrpt.Summary{Failed: 1},
+		Failures: []tlsrpt.FailureDetail{{Result: "of-tomorrow", ReceivingIP: addr("2001:db8::1"), MXHelo: "helo", Sessions: 1, Reason: strings.Repeat("long words ", 12)}},
+	}}}
+	var b strings.Builder
+	if err := r.WriteText(&b, "", 0); err != nil {
+		t.Fatal(err)
+	}
+	want := `TLS report
+
+Day (UTC): unknown
+
+ sessions ok       failed  policy
+           0            1  dane
+
+Failures, dane:
+           1  of-tomorrow
+              server  [2001:db8::1]
+              names   helo
+              reason  long words long words long words long words long
+                      words long words long words long words long words
+                      long words long words long words
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestMessageRefuses(t *testing.T) {
 	bad := func(name, want string, change func(*tlsrpt.Message)) {
 		t.Helper()

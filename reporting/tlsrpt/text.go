@@ -66,6 +66,9 @@ func (r *Report) WriteText(w io.Writer, domain string, rows int) error {
 }
 
 func span(start, end time.Time) string {
+	if start.IsZero() || end.IsZero() {
+		return "unknown"
+	}
 	if s, e := Day(start); start.Equal(s) && end.Equal(e) {
 		return start.Format(time.DateOnly)
 	}

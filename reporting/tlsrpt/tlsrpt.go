@@ -1,6 +1,16 @@
-// Package tlsrpt is SMTP TLS Reporting (RFC 8460) as text: what a session's failure
-// is called, and which policy it failed. It is pure: nothing is asked, sent or
-// remembered here.
+// Package tlsrpt is SMTP TLS Reporting (RFC 8460) as text. It is pure: nothing is asked,
+// sent or remembered here.
+//
+// A domain that wants reports has a TXT record that says where to ([ParseRecord], §3).
+// Once a day a sender of mail tells it in JSON how many TLS sessions with its servers
+// went well and why the others failed ([Report], §4.4): for each policy that sessions
+// were held to, the numbers, and for each kind of failure the servers and a
+// [ResultType] (§4.3). Reports travel compressed, as the attachment of a mail
+// ([Message], §5.3) or by https (§5.4).
+//
+// What is written is strict, since receivers refuse a whole report for one "" or null:
+// [Report.Tidy] brings it into form and [Report.Validate] lets nothing else out. What
+// is read ([Read]) is taken as the largest senders are known to write it.
 package tlsrpt
 
 // ResultType says why a session failed (RFC 8460 §4.3). Types that others send and
