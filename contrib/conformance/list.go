@@ -15,7 +15,7 @@ const total = 540
 
 // done is the last step of the project that is finished: no item waits for it
 // or for one before it.
-const done = 2
+const done = 3
 
 // maxTitle keeps an item on one line of a screen.
 const maxTitle = 80
