@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"postseal/policy/dane"
@@ -31,7 +32,7 @@ type Answered struct {
 	Type  string // TypeSTS, TypeTLSA, TypeNoPolicy; "" where an override stood in for it
 
 	sts  *mtasts.Policy
-	tlsa []string
+	tlsa []string // as Strings gives them; behind the MX host and a tab, if its base is another name
 }
 
 // Strings are the policy-string values of RFC 8460 §4.4: the lines of an STS
@@ -40,7 +41,35 @@ func (a Answered) Strings() []string {
 	if a.sts != nil {
 		return slices.Collect(a.sts.Lines())
 	}
-	return a.tlsa
+	var list []string
+	for _, s := range a.tlsa {
+		_, record := splitTLSA(s)
+		list = append(list, record)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// TLSA are those of the records that stand for an MX host, and their base domain,
+// which is the host or the end of its CNAME chain (RFC 7672 §2.2.2); none where the
+// host had none.
+func (a Answered) TLSA(host string) (base string, records []string) {
+	for _, s := range a.tlsa {
+		of, record := splitTLSA(s)
+		owner, _, _ := strings.Cut(record, ". IN TLSA ")
+		_, at, _ := strings.Cut(owner, "._tcp.")
+		if of == host || of == "" && at == host {
+			base, records = at, append(records, record)
+		}
+	}
+	return base, records
+}
+
+func splitTLSA(s string) (host, record string) {
+	if host, record, ok := strings.Cut(s, "\t"); ok {
+		return host, record
+	}
+	return "", s
 }
 
 // MX are the MX patterns of an STS policy.
@@ -82,8 +111,12 @@ func tlsaStrings(p *dane.Plan) []string {
 	}
 	var list []string
 	for i := range p.Hosts {
-		for _, r := range p.Hosts[i].TLSA {
-			list = append(list, fmt.Sprintf("_%d._tcp.%s. IN TLSA %d %d %d %s", p.Port, p.Hosts[i].Base, r.Usage, r.Selector, r.MatchingType, hex.EncodeToString(r.Data)))
+		h, of := &p.Hosts[i], ""
+		if h.Base != h.Name {
+			of = h.Name + "\t"
+		}
+		for _, r := range h.TLSA {
+			list = append(list, fmt.Sprintf("%s_%d._tcp.%s. IN TLSA %d %d %d %s", of, p.Port, h.Base, r.Usage, r.Selector, r.MatchingType, hex.EncodeToString(r.Data)))
 		}
 	}
 	slices.Sort(list)

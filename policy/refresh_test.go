@@ -340,3 +340,40 @@ func TestScan(t *testing.T) {
 }
 
 const daysUnused = 8 * 24 * time.Hour
+
+func TestTLSAOfHost(t *testing.T) {
+	b := newBed(t, `
+alias.signed.test. MX 10 mx1.alias.signed.test.
+alias.signed.test. MX 20 mx2.alias.signed.test.
+alias.signed.test. MX 30 mx3.alias.signed.test.
+mx1.alias.signed.test. CNAME end.signed.test.
+end.signed.test. A 192.0.2.1
+_25._tcp.end.signed.test. TLSA `+tlsa+`
+mx2.alias.signed.test. A 192.0.2.2
+_25._tcp.mx2.alias.signed.test. TLSA `+tlsa+`
+mx3.alias.signed.test. A 192.0.2.3
+`)
+	b.want("alias.signed.test", policy.LevelDANE, "DANE partial")
+	b.waitFor(func() bool { _, ok := b.PolicyAt("alias.signed.test", b.now()); return ok })
+	check := func() {
+		t.Helper()
+		a, ok := b.PolicyAt("alias.signed.test", b.now())
+		if !ok || len(a.Strings()) != 2 {
+			t.Fatalf("%v, %q", ok, a.Strings())
+		}
+		for host, want := range map[string]string{"mx1.alias.signed.test": "end.signed.test", "mx2.alias.signed.test": "mx2.alias.signed.test", "mx3.alias.signed.test": "", "end.signed.test": ""} {
+			base, records := a.TLSA(host)
+			if base != want || (len(records) == 1) != (want != "") {
+				t.Errorf("%s: base %q, records %q", host, base, records)
+			}
+			for _, r := range records {
+				if want := "_25._tcp." + want + ". IN TLSA " + tlsa; r != want {
+					t.Errorf("%s: %q, want %q", host, r, want)
+				}
+			}
+		}
+	}
+	check()
+	b.restart()
+	check()
+}

@@ -30,15 +30,15 @@ func (d *daemon) policyAt(s *reporting.Session) (reporting.Policy, bool) {
 	if a.Type != policy.TypeTLSA {
 		return p, true
 	}
-	there := slices.DeleteFunc(slices.Clone(p.Strings), func(record string) bool {
-		owner, _, _ := strings.Cut(record, ". IN TLSA ")
-		return !strings.HasSuffix(owner, "._tcp."+s.MXHost)
-	})
-	if len(there) == 0 {
+	if s.MXHost == "" {
+		return reporting.Policy{}, false
+	}
+	base, records := a.TLSA(s.MXHost)
+	if len(records) == 0 {
 		// A host without records beside others that have some: no policy was applied.
 		return reporting.Policy{Type: tlsrpt.NoPolicy, Domain: s.Domain}, true
 	}
-	p.Domain, p.Strings = s.MXHost, there
+	p.Domain, p.Strings = base, records
 	return p, true
 }
 
