@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 )
 
@@ -108,9 +110,24 @@ func (b *body) room(buf *[]byte) ([]byte, error) {
 	return *buf, b.spill()
 }
 
+// spilled is how the names of files begin, for the moment that they have one.
+const spilled = "postseal-message-"
+
+// Sweep removes the files of messages that a process was killed beside before they
+// lost their names; dir is the TempDir of a [Server] that does not serve yet.
+func Sweep(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), spilled) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
+}
+
 // spill moves the text into a file.
 func (b *body) spill() error {
-	f, err := os.CreateTemp(b.dir, "postseal-message-*")
+	f, err := os.CreateTemp(b.dir, spilled+"*")
 	if err != nil {
 		return err
 	}

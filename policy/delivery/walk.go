@@ -249,7 +249,7 @@ func (w *walk) visit(ctx context.Context, candidates []*candidate) {
 	for _, c := range candidates {
 		addrs := w.usable(c)
 		if len(addrs) > maxAddrs {
-			addrs, w.untried = addrs[:maxAddrs], true
+			addrs, w.untried = few(addrs), true
 		}
 		for _, a := range addrs {
 			if w.s.state.dead.is(a, now) {
@@ -271,6 +271,32 @@ func (w *walk) visit(ctx context.Context, candidates []*candidate) {
 			return
 		}
 	}
+}
+
+// few are the first maxAddrs of more addresses, in their order, two of each family
+// at least where there are so many: this machine may have no route to one of them.
+func few(addrs []netip.AddrPort) []netip.AddrPort {
+	const each = 2
+	var total [2]int // by family
+	for _, a := range addrs {
+		total[family(a)]++
+	}
+	var kept []netip.AddrPort
+	room := [2]int{maxAddrs - min(each, total[1]), maxAddrs - min(each, total[0])}
+	for _, a := range addrs {
+		if f := family(a); room[f] > 0 && len(kept) < maxAddrs {
+			room[f]--
+			kept = append(kept, a)
+		}
+	}
+	return kept
+}
+
+func family(a netip.AddrPort) int {
+	if a.Addr().Unmap().Is4() {
+		return 0
+	}
+	return 1
 }
 
 // usable are the addresses of a host that may be connected to. Whoever can publish an

@@ -273,7 +273,7 @@ func (d *daemon) wait(ctx, outside, inside context.Context) {
 			d.log.Error("stopping: a listener failed")
 			return
 		case <-inside.Done():
-			d.log.Error("stopping: lookups failed")
+			d.log.Error("stopping: a part failed")
 			return
 		case s := <-d.Signals:
 			if s != syscall.SIGHUP {

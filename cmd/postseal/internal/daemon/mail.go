@@ -55,6 +55,9 @@ func (d *daemon) buildDelivery() error {
 	if err != nil {
 		return fmt.Errorf("delivery.ca_file: %w", err)
 	}
+	if err := delivery.Sweep(c.StateDir); err != nil { // the lock on the database says that nobody else delivers
+		d.log.Warn("leftovers in the folder for state", keyErr, err)
+	}
 	addresses, err := ownAddresses()
 	if err != nil {
 		return fmt.Errorf("addresses of this machine: %w", err)
