@@ -83,7 +83,11 @@ func (l *lab) sessionsByLog(ctx context.Context, p *postfix) error {
 			testing-foreign-mx mx1 sts validation-failure/mx-not-in-policy
 		`
 	}
-	want := plus(expected("policy", policySessions), expected("postfix", plainSessions+daneSessions+testingSessions+foreign), expected("delivery", deliverySessions),
+	own := plainSessions + daneSessions + testingSessions + foreign
+	if p.native {
+		own += clearSessions
+	}
+	want := plus(expected("policy", policySessions), expected("postfix", own), expected("delivery", deliverySessions),
 		expected("postfix", severalRecipients))
 	got, err := l.daemon.await(ctx, want)
 	if err != nil {

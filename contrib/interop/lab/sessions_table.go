@@ -20,6 +20,11 @@ const (
 		sts-none           mx1 no-policy-found success
 		sts-unproven       mx1 no-policy-found success
 	`
+	// That STARTTLS was not offered where nothing demands it; Postfix logs that from
+	// 3.11 on (tls=may:none).
+	clearSessions = `
+		none-plaintext mx1 no-policy-found starttls-not-supported
+	`
 	// Found by the daemon when it was asked, without any connection: the policy host's
 	// certificate, and the signature of TLSA records.
 	policySessions = `
