@@ -1,8 +1,6 @@
 package ingest
 
 import (
-	"encoding/binary"
-	"hash/crc32"
 	"net/netip"
 	"slices"
 	"time"
@@ -171,7 +169,7 @@ func (x *exim) AppendState(dst []byte) []byte {
 		w.time(m.at)
 		w.eximMessage(&m.value)
 	}
-	return binary.LittleEndian.AppendUint32(w.b, crc32.ChecksumIEEE(w.b[start:]))
+	return w.sealed(start)
 }
 
 func (x *exim) RestoreState(state []byte) error {
@@ -194,15 +192,6 @@ func (x *exim) RestoreState(state []byte) error {
 	x.init()
 	x.open.take(&fresh.open)
 	return nil
-}
-
-// checkedState opens what ends in a checksum and begins with a version.
-func checkedState(state []byte, version byte) (*stateReader, error) {
-	n := len(state) - 4
-	if n < 1 || state[0] != version || binary.LittleEndian.Uint32(state[n:]) != crc32.ChecksumIEEE(state[:n]) {
-		return nil, errState
-	}
-	return &stateReader{b: state[1:n]}, nil
 }
 
 func (w *stateWriter) eximMessage(m *eximMessage) {
@@ -259,29 +248,4 @@ func (r *stateReader) eximMessage() (m eximMessage) {
 		m.notes = append(m.notes, eximNote{ip: r.addr(), detail: r.text(), at: r.time()})
 	}
 	return m
-}
-
-func (w *stateWriter) addr(a netip.Addr) { w.text(string(a.AsSlice())) }
-
-func (r *stateReader) addr() netip.Addr {
-	a, _ := netip.AddrFromSlice([]byte(r.text()))
-	return a
-}
-
-// bits writes up to eight flags.
-func (w *stateWriter) bits(flags ...bool) {
-	var b byte
-	for i, f := range flags {
-		if f {
-			b |= 1 << i
-		}
-	}
-	w.b = append(w.b, b)
-}
-
-func (r *stateReader) bits(flags ...*bool) {
-	b := r.next(1)
-	for i, f := range flags {
-		*f = b != nil && b[0]&(1<<i) != 0
-	}
 }

@@ -1,25 +1,18 @@
 package ingest
 
 import (
-	"encoding/binary"
-	"errors"
-	"hash/crc32"
 	"net/netip"
 	"slices"
-	"time"
 
 	"postseal/reporting/tlsrpt"
 )
 
-// stateVersion names the layout below, which has no other description. State of
-// another version is refused, which loses what was open, not what was counted.
-const stateVersion = 1
-
-var errState = errors.New("state of a log reader is damaged or of another version")
+// postfixStateVersion names the layout below, which has no other description.
+const postfixStateVersion = 1
 
 func (p *postfix) AppendState(dst []byte) []byte {
 	start := len(dst)
-	w := stateWriter{append(dst, stateVersion)}
+	w := stateWriter{append(dst, postfixStateVersion)}
 	w.uint(uint64(len(p.open.byKey)))
 	for s := p.open.ends.newer; s != &p.open.ends; s = s.newer {
 		w.process(s)
@@ -28,15 +21,14 @@ func (p *postfix) AppendState(dst []byte) []byte {
 	for i := range p.proxy.notes {
 		w.note(&p.proxy.notes[i])
 	}
-	return binary.LittleEndian.AppendUint32(w.b, crc32.ChecksumIEEE(w.b[start:]))
+	return w.sealed(start)
 }
 
 func (p *postfix) RestoreState(state []byte) error {
-	n := len(state) - 4
-	if n < 1 || state[0] != stateVersion || binary.LittleEndian.Uint32(state[n:]) != crc32.ChecksumIEEE(state[:n]) {
-		return errState
+	r, err := checkedState(state, postfixStateVersion)
+	if err != nil {
+		return err
 	}
-	r := stateReader{b: state[1:n]}
 	var open openTable
 	open.init()
 	for range r.count(maxProcesses) {
@@ -66,47 +58,24 @@ func (o *openTable) take(other *openTable) {
 	}
 }
 
-type stateWriter struct{ b []byte }
-
-func (w *stateWriter) uint(n uint64) { w.b = binary.AppendUvarint(w.b, n) }
-func (w *stateWriter) text(s string) { w.uint(uint64(len(s))); w.b = append(w.b, s...) }
-func (w *stateWriter) time(t time.Time) {
-	if t.IsZero() {
-		w.uint(0)
-		return
-	}
-	w.uint(uint64(t.Unix()) + 1) // stamps are of 1970 to 9999
-	w.uint(uint64(t.Nanosecond()))
-}
-
-func (w *stateWriter) flags(flags ...bool) {
-	var b byte
-	for i, f := range flags {
-		if f {
-			b |= 1 << i
-		}
-	}
-	w.b = append(w.b, b)
-}
-
 func (w *stateWriter) verdict(v *verdict) {
 	w.text(string(v.result))
 	w.text(v.reason)
 	w.text(string(v.policy))
-	w.flags(v.certain)
+	w.bits(v.certain)
 }
 
 func (w *stateWriter) note(n *proxyNote) {
 	w.text(n.logHost)
 	w.text(n.relay)
 	w.time(n.at)
-	w.flags(n.broken)
+	w.bits(n.broken)
 	w.verdict(&n.verdict)
 }
 
 func (w *stateWriter) try(t *smtpTry) {
 	w.b = append(w.b, byte(t.kind))
-	w.flags(t.reported, t.trusted)
+	w.bits(t.reported, t.trusted)
 	w.time(t.at)
 	for _, s := range []string{t.relay, t.host, t.domain, string(t.policy), t.policyDomain, string(t.result), t.reason, t.owner} {
 		w.text(s)
@@ -136,69 +105,9 @@ func (w *stateWriter) process(s *smtpProcess) {
 		r := &s.reports[i]
 		w.note(&r.proxyNote)
 		w.text(r.domain)
-		w.flags(r.failed)
+		w.bits(r.failed)
 	}
 }
-
-// stateReader reads what stateWriter wrote. After the first fault everything is zero.
-type stateReader struct {
-	b   []byte
-	bad bool
-}
-
-func (r *stateReader) next(n uint64) []byte {
-	if r.bad || n > uint64(len(r.b)) {
-		r.bad = true
-		return nil
-	}
-	b := r.b[:n]
-	r.b = r.b[n:]
-	return b
-}
-
-func (r *stateReader) uint() uint64 {
-	n, size := binary.Uvarint(r.b)
-	if r.bad || size <= 0 {
-		r.bad = true
-		return 0
-	}
-	r.b = r.b[size:]
-	return n
-}
-
-// count reads a number of things that follow, each of a byte at least.
-func (r *stateReader) count(limit int) int {
-	n := r.uint()
-	if n > uint64(limit) || n > uint64(len(r.b)) {
-		r.bad = true
-		return 0
-	}
-	return int(n)
-}
-
-func (r *stateReader) text() string { return string(r.next(r.uint())) }
-
-func (r *stateReader) time() time.Time {
-	sec := r.uint()
-	if sec == 0 {
-		return time.Time{}
-	}
-	nanos := r.uint()
-	if sec > 1<<40 || nanos >= uint64(time.Second) {
-		r.bad = true
-		return time.Time{}
-	}
-	return time.Unix(int64(sec)-1, int64(nanos)).UTC()
-}
-
-func (r *stateReader) flags() byte {
-	if b := r.next(1); b != nil {
-		return b[0]
-	}
-	return 0
-}
-
-func (r *stateReader) flag() bool { return r.flags()&1 != 0 }
 
 func (r *stateReader) verdict() verdict {
 	return verdict{

@@ -1,8 +1,6 @@
 package ingest
 
 import (
-	"encoding/binary"
-	"hash/crc32"
 	"net/netip"
 	"slices"
 	"time"
@@ -122,7 +120,7 @@ func (s *sendmail) AppendState(dst []byte) []byte {
 			w.time(c.at)
 		}
 	}
-	return binary.LittleEndian.AppendUint32(w.b, crc32.ChecksumIEEE(w.b[start:]))
+	return w.sealed(start)
 }
 
 func (s *sendmail) RestoreState(state []byte) error {
