@@ -99,14 +99,16 @@ type run struct {
 	log      *slog.Logger
 	take     Take
 	file     *os.File
-	at       Position // of the first byte that was not handed out
-	window   window   // before it
-	buf      []byte   // what is behind it
-	skipping bool     // the line at at is too long; buf is empty
-	skipped  int64    // of it …
-	long     window   // … and what comes behind that
-	quiet    int      // polls without growth since the file was replaced
-	said     string   // last complaint
+	at       Position      // of the first byte that was not handed out
+	before   Position      // at the beginning of a file: where that before it ended, see unread
+	known    []predecessor // that were read up to before
+	window   window        // before it
+	buf      []byte        // what is behind it
+	skipping bool          // the line at at is too long; buf is empty
+	skipped  int64         // of it …
+	long     window        // … and what comes behind that
+	quiet    int           // polls without growth since the file was replaced
+	said     string        // last complaint
 }
 
 func (r *run) reason(ctx context.Context, err error) error {
@@ -122,7 +124,11 @@ func (r *run) complain(err error) {
 		return
 	}
 	r.said = text
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, errMoved):
+		r.log.Info("log is being rotated, will look again", "path", r.Path)
+		return
+	case errors.Is(err, fs.ErrNotExist):
 		r.log.Info("log does not exist yet", "path", r.Path)
 		return
 	}
@@ -269,7 +275,7 @@ func (r *run) replaced(ctx context.Context, grown bool) error {
 	}
 	err = r.rest()
 	if err == nil {
-		_, err = r.readAll(ctx) // files that came and went meanwhile, while a disk had stalled
+		_, err = r.readOn(ctx) // files that came and went meanwhile, while a disk had stalled
 	}
 	if err != nil {
 		f.Close()
@@ -287,6 +293,9 @@ func (r *run) replaced(ctx context.Context, grown bool) error {
 func (r *run) rest() error {
 	if len(r.buf) == 0 {
 		return nil
+	}
+	if err := r.unread(); err != nil {
+		return err
 	}
 	return r.hand(len(r.buf))
 }
@@ -315,6 +324,9 @@ func (r *run) drain(ctx context.Context, f io.ReaderAt) (grown bool, err error) 
 // lines hands out the whole lines of the buffer. Of a line that does not fit, it
 // waits for the end, which alone moves the position.
 func (r *run) lines() error {
+	if err := r.unread(); err != nil {
+		return err
+	}
 	if r.skipping {
 		end := indexNewline(r.buf)
 		if end < 0 {

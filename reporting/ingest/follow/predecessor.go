@@ -25,6 +25,7 @@ const maxPredecessors = 400
 type predecessor struct {
 	path    string
 	file    fileID
+	size    int64
 	changed time.Time
 }
 
@@ -61,7 +62,7 @@ func (l *Log) predecessors() ([]predecessor, error) {
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, predecessor{filepath.Join(dir, e.Name()), id, info.ModTime()})
+		list = append(list, predecessor{filepath.Join(dir, e.Name()), id, info.Size(), info.ModTime()})
 	}
 	slices.SortStableFunc(list, func(a, b predecessor) int { return b.changed.Compare(a.changed) })
 	return list[:min(len(list), maxPredecessors)], nil
@@ -79,11 +80,42 @@ func (r *run) catchUp(ctx context.Context) error {
 	if r.at == (Position{}) || r.at.offset == 0 && r.at.file == (fileID{}) {
 		return nil
 	}
-	found, err := r.readAll(ctx)
+	found, err := r.readOn(ctx)
 	if err == nil && !found {
 		r.log.Warn("what was last read of the log is nowhere; lines may be missed", "path", r.Path)
 	}
 	return err
+}
+
+// readOn is readAll from the end of the file before, where nothing was handed out of
+// this one: all beginnings look the same, and a copy of it could not be told.
+func (r *run) readOn(ctx context.Context) (found bool, err error) {
+	at, before := r.at, r.before
+	r.before = Position{}
+	if at.offset == 0 && before.offset > 0 {
+		r.at = before
+		if found, err = r.readAll(ctx); found || err != nil {
+			return found, err
+		}
+		r.at = at
+	}
+	return r.readAll(ctx)
+}
+
+// unread makes sure, before the first lines of a file are handed out, that none came
+// between it and its predecessors: it may have been copied and truncated since those
+// were read, and what was in it is in a copy now. Then all is looked at anew.
+func (r *run) unread() error {
+	if r.at.offset > 0 || r.before.offset == 0 {
+		return nil
+	}
+	list, err := r.predecessors()
+	if err != nil || slices.Equal(list, r.known) {
+		return err
+	}
+	r.at, r.before = r.before, Position{}
+	r.close()
+	return errMoved
 }
 
 // readAll reads predecessors until there is nothing behind the position, and reports
@@ -109,6 +141,7 @@ func (r *run) readPredecessors(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	r.known = list
 	found, err := r.among(ctx, list)
 	if err != nil || found < 0 {
 		return false, err
@@ -121,10 +154,11 @@ func (r *run) readPredecessors(ctx context.Context) (bool, error) {
 			}
 			r.at = start(fileID{})
 		}
-		if err := r.readThrough(ctx, list[i]); err != nil {
-			if r.at.offset == 0 {
-				r.at = before
-			}
+		err := r.readThrough(ctx, list[i])
+		if r.at.offset == 0 {
+			r.at = before
+		}
+		if err != nil {
 			return false, err
 		}
 	}
@@ -148,8 +182,9 @@ func (r *run) among(ctx context.Context, list []predecessor) (int, error) {
 // still being made, or a file that was renamed meanwhile, has the beginning of f
 // itself.
 func (r *run) goOn(f io.ReaderAt, id fileID) {
+	r.before = Position{}
 	if r.at.offset == 0 || !r.at.in(f) {
-		r.at = start(id)
+		r.at, r.before = start(id), r.at
 	}
 	r.at.file = id
 }

@@ -194,3 +194,38 @@ func TestDamagedPredecessor(t *testing.T) {
 	r.start()
 	r.want("a", "b", "c")
 }
+
+// Before a line is read of a file, it is copied and truncated: at its beginning every
+// file looks the same.
+func TestCopiedBeforeTheFirstLine(t *testing.T) {
+	for _, part := range []string{"", "c", "c of a line"} { // there before; nothing of it is handed out
+		for at := range 6 { // looks after the renaming; at the third, the new file is opened
+			t.Run(fmt.Sprintf("%q, look %d", part, at), func(t *testing.T) {
+				r := newReader(t)
+				atEnd, looks := r.log.AtEnd, -1
+				r.log.AtEnd = func() {
+					if looks == 0 {
+						r.write("mail.log", " ends\nd\n")
+						r.copytruncate("mail.log.2")
+						r.write("mail.log", "e\nf\nand g\n")
+					}
+					looks--
+					atEnd()
+				}
+				r.write("mail.log", "a\n")
+				r.start()
+				r.want("a")
+				r.mu.Lock()
+				r.then = func() {
+					r.rename("mail.log", "mail.log.1")
+					r.write("mail.log", part)
+					touch(t, r, "mail.log.1", "mail.log")
+					looks = at
+				}
+				r.mu.Unlock()
+				r.write("mail.log", "b\n")
+				r.want("a", "b", part+" ends", "d", "e", "f", "and g")
+			})
+		}
+	}
+}
