@@ -71,7 +71,7 @@ pin      take this MTA-STS policy for the published one; DANE still goes first
 			&cli.StringFlag{Name: "policy", Usage: "of pin: `FILE` with the text of a policy; - for standard input"},
 			&cli.StringFlag{Name: "mode", Usage: "of pin: enforce, testing or none"},
 			&cli.StringSliceFlag{Name: "mx", Usage: "of pin: `NAME` of an MX host, or .domain; again for more"},
-			&cli.StringFlag{Name: "requiretls", Usage: "answer of the map requiretls: enforce, opportunistic, opportunistic+starttls or disable"},
+			&cli.StringFlag{Name: "requiretls", Usage: "answer of the map requiretls, and what the fallback does: enforce, opportunistic, opportunistic+starttls or disable"},
 			&cli.StringFlag{Name: "expires", Usage: "`TIME` of the end: 36h, 14d, 2027-01-31 or 2027-01-31T12:00:00Z (default: never)"},
 			&cli.StringFlag{Name: "reason", Usage: "`TEXT` for whoever finds the rule later"},
 			&cli.StringFlag{Name: "author", Usage: "`NAME` of who answers for it (default: the user)"},

@@ -36,7 +36,7 @@ found, 1 if one was not, 75 if one got a temporary failure, 69 if nobody answers
 
   postseal query --map postfix example.org
   postseal query --map sts example.org example.net
-  postseal query --map QUERY --socket unix:/run/postseal/postfix.sock example.org
+  postseal query --map QUERY --socket unix:/var/spool/postfix/postseal/map.sock example.org
 
 Maps: postfix (Postfix 3.4 to 3.9), postfix-tlsrpt (3.10 and later), QUERY and
 QUERYwithTLSRPT (as postfix-tlspol has them), sts and mailertable (Sendmail),

@@ -19,7 +19,7 @@ dnl #     listen = ["tcp:127.0.0.1:8463"]
 dnl #     requiretls_listen = ["tcp:127.0.0.1:8465"]
 dnl #     relaxed_listen = ["tcp:127.0.0.1:8466"]
 dnl #     local_domains = ["example.org"]            what stands in local-host-names
-dnl #     local_relay = "tcp:127.0.0.1:8467"         see POSTSEAL_LOCAL_PORT
+dnl #     local_relay = "tcp:127.0.0.1:8467"         opened by define(`POSTSEAL_LOCAL_PORT', `8467')
 dnl #
 dnl # Sendmail 8.18 does DANE: define(`confDANE', `true') and host.dane = true. An alias or
 dnl # virtual address that leads out of this host loses the tag of its message.

@@ -401,12 +401,13 @@ func TestStrangeSocket(t *testing.T) {
 // Whatever fails at the start fails as an error, and leaves nothing behind.
 func TestStartFails(t *testing.T) {
 	for name, change := range map[string]func(*bed){
-		"state_dir":        func(b *bed) { b.config.StateDir = "/dev/null/x" },
-		"owner of":         func(b *bed) { b.config.Socketmap.Owner = "no-such-user-here" },
-		"group of":         func(b *bed) { b.config.Exim.Group = "no-such-group-here" },
-		"sts.ca_file":      func(b *bed) { b.config.STS.CAFile = "/nonexistent" },
-		"socketmap.listen": func(b *bed) { b.config.Socketmap.Listen = config.Listen{"unix:/nonexistent/x.sock"} },
-		"http.listen":      func(b *bed) { b.config.HTTP.Listen = config.Listen{"tcp:192.0.2.1:1"} },
+		"state_dir":                         func(b *bed) { b.config.StateDir = "/dev/null/x" },
+		"owner of":                          func(b *bed) { b.config.Socketmap.Owner = "no-such-user-here" },
+		"group of":                          func(b *bed) { b.config.Exim.Group = "no-such-group-here" },
+		"sts.ca_file":                       func(b *bed) { b.config.STS.CAFile = "/nonexistent" },
+		"socketmap.listen":                  func(b *bed) { b.config.Socketmap.Listen = config.Listen{"unix:/nonexistent/x.sock"} },
+		"x.sock: its folder does not exist": func(b *bed) { b.config.HTTP.Listen = config.Listen{"unix:/nonexistent/x.sock"} },
+		"http.listen":                       func(b *bed) { b.config.HTTP.Listen = config.Listen{"tcp:192.0.2.1:1"} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t)

@@ -113,6 +113,9 @@ func openUnix(path string, p permissions) (net.Listener, error) {
 		return nil, err
 	}
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("socket %s: its folder does not exist and must be made first: %w", path, fs.ErrNotExist)
+	}
 	if err != nil {
 		return nil, err
 	}
