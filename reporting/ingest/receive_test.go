@@ -2,12 +2,14 @@ package ingest_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,8 +54,16 @@ func start(t *testing.T, r *ingest.DatagramReceiver, conn *net.UnixConn) (stop f
 
 func send(t *testing.T, conn *net.UnixConn, datagram string) {
 	t.Helper()
-	if _, err := conn.Write([]byte(datagram)); err != nil {
-		t.Fatal(err)
+	for {
+		_, err := conn.Write([]byte(datagram))
+		if errors.Is(err, syscall.EAGAIN) { // a full queue is waited for, but not with an empty datagram
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
 	}
 }
 
