@@ -304,6 +304,10 @@ func (r *run) rest() error {
 func (r *run) drain(ctx context.Context, f io.ReaderAt) (grown bool, err error) {
 	for ctx.Err() == nil {
 		n, err := f.ReadAt(r.buf[len(r.buf):cap(r.buf)], r.at.offset+int64(len(r.buf))+r.skipped)
+		if n > 0 && !r.at.in(f) { // truncated since the last lines, and grown again
+			r.close()
+			return grown, errMoved
+		}
 		r.buf = r.buf[:len(r.buf)+n]
 		if n > 0 {
 			grown = true

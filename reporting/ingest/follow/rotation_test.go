@@ -229,3 +229,28 @@ func TestCopiedBeforeTheFirstLine(t *testing.T) {
 		}
 	}
 }
+
+// While the first lines of a long log are taken, it is copied, truncated, and grows
+// beyond them.
+func TestCopiedWhileTaking(t *testing.T) {
+	const lines = 50_000 // of which one look hands out some thousand
+	var want []string
+	var text, more strings.Builder
+	for n := range 2 * lines {
+		line := fmt.Sprintf("line %d of the log", n)
+		want = append(want, line)
+		to := &text
+		if n >= lines {
+			to = &more
+		}
+		to.WriteString(line + "\n")
+	}
+	r := stopped(t) // has read one line
+	r.write("mail.log", text.String())
+	r.then = func() {
+		r.copytruncate("mail.log.1")
+		r.write("mail.log", more.String())
+	}
+	r.start()
+	r.want(append([]string{"a"}, want...)...)
+}
