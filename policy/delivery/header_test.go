@@ -36,7 +36,7 @@ func FuzzHeader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		for line := range bytes.SplitSeq(text, []byte("\n")) {
 			if len(line) > 4000 {
-				t.Skip("a name longer than the buffer is none")
+				return // a name longer than the buffer is none
 			}
 		}
 		b := newBody(t, text, func(r io.Reader) io.Reader { return r })
