@@ -27,7 +27,7 @@ import (
 )
 
 // Buckets are those that the database must have.
-var Buckets = []string{bucketDays, bucketMarks}
+var Buckets = []string{bucketDays, bucketMarks, bucketTargets}
 
 const (
 	bucketDays  = "days"

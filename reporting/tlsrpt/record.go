@@ -202,6 +202,15 @@ func (p *targets) record() Record {
 	return p.Record
 }
 
+// ParseTarget reads one URI, as an operator names it.
+func ParseTarget(uri string) (Target, error) {
+	t, note, err := parseTarget(uri)
+	if err == nil && note != "" {
+		err = errors.New(note)
+	}
+	return t, err
+}
+
 // parseTarget reads one URI. The note says what of it is not followed.
 func parseTarget(uri string) (t Target, note string, err error) {
 	if uri == "" {

@@ -1,0 +1,157 @@
+package daily
+
+import (
+	"fmt"
+	"strings"
+
+	"postseal/reporting"
+	"postseal/reporting/store"
+	"postseal/reporting/tlsrpt"
+)
+
+// maxHostDomains bounds what is read for one report about an MX host; what is left out of
+// it is only that.
+const maxHostDomains = 10_000
+
+// Composed is a report and what is not in it.
+type Composed struct {
+	Report *tlsrpt.Report // nil: no session can be reported
+	Loss   tlsrpt.Loss
+
+	// Sessions that are not in the report.
+	NoPolicy   uint64 // it is not known which policy they were held to
+	Unverified uint64 // see [reporting.Unverified]
+	Late       uint64 // see [reporting.Late]
+
+	nameless, named uint64 // in the report, by whether the source tells our own mails
+}
+
+// compose makes the report about a subject for a day that is closed: always the same.
+func (r *Reporter) compose(j job) (Composed, error) {
+	c := composer{r: r, j: j, results: map[reporting.PolicyID]*tlsrpt.PolicyResult{}}
+	domains := []string{j.of.Name}
+	if j.of.Host {
+		var err error
+		if domains, err = r.Store.HostDomains(j.day, j.of.Name, maxHostDomains); err != nil {
+			return c.Composed, err
+		}
+	}
+	for _, domain := range domains {
+		if err := r.Store.Each(j.day, domain, c.add); err != nil {
+			return c.Composed, err
+		}
+	}
+	if len(c.results) == 0 {
+		return c.Composed, nil
+	}
+	report := &tlsrpt.Report{Organization: r.Organization, Contact: r.Contact}
+	report.Start, report.End = tlsrpt.Day(j.day.Start())
+	report.ID = tlsrpt.ReportID(report.Start, j.of.Name, report.Submitter(), r.instance(j.of))
+	for _, result := range c.results {
+		report.Policies = append(report.Policies, *result)
+	}
+	c.Loss = report.Tidy()
+	if err := report.Validate(); err != nil {
+		return c.Composed, fmt.Errorf("report about %s: %w", j.of.Name, err)
+	}
+	c.Report = report
+	return c.Composed, nil
+}
+
+// why says why no session can be reported.
+func (c *Composed) why() string {
+	for _, left := range []struct {
+		n    uint64
+		text string
+	}{
+		{c.NoPolicy, "of no session is it known which policy it was held to"},
+		{c.Unverified, "the policy is in mode testing, and nobody has verified the MX hosts"},
+		{c.Late, "all sessions became known after the day was closed"},
+	} {
+		if left.n > 0 {
+			return left.text
+		}
+	}
+	return "no sessions"
+}
+
+// instance makes another id for a report about a name as MX host than for one about it
+// as domain.
+func (r *Reporter) instance(of store.Subject) string {
+	if of.Host {
+		return r.Host + " mx"
+	}
+	return r.Host
+}
+
+type composer struct {
+	Composed
+	r       *Reporter
+	j       job
+	results map[reporting.PolicyID]*tlsrpt.PolicyResult
+}
+
+// add takes the count of one kind of session.
+func (c *composer) add(k reporting.Key, p reporting.Policy, n uint64) bool {
+	if c.j.of.Host && (p.Type != tlsrpt.TLSA || p.Domain != c.j.of.Name) {
+		return true
+	}
+	switch {
+	case k.Standing == reporting.Late:
+		c.Late += n
+		return true
+	case k.Standing == reporting.Unverified:
+		c.Unverified += n
+		return true
+	case p.Type == "":
+		c.NoPolicy += n
+		return true
+	}
+	if c.r.nameless(k.Source) {
+		c.nameless += n
+	} else {
+		c.named += n
+	}
+	result := c.results[k.Policy]
+	if result == nil {
+		if p.Domain == "" {
+			p.Domain = k.Domain
+		}
+		result = &tlsrpt.PolicyResult{Policy: tlsrpt.Policy{Type: p.Type, Domain: p.Domain, Strings: p.Strings, MX: p.MX}}
+		c.results[k.Policy] = result
+	}
+	if k.Result == "" {
+		result.Summary.Successful += n
+		return true
+	}
+	detail := tlsrpt.FailureDetail{Result: k.Result, SendingIP: k.SendingIP, MXHost: k.MXHost, MXHelo: k.MXHelo,
+		ReceivingIP: k.MXIP, Sessions: n, Reason: k.Reason}
+	if c.r.HideSendingIP {
+		detail.SendingIP = reporting.Key{}.SendingIP
+	}
+	result.Summary.Failed += n
+	result.Failures = append(result.Failures, detail)
+	return true
+}
+
+func (r *Reporter) nameless(s reporting.Source) bool {
+	for _, source := range r.Nameless {
+		if s == source {
+			return true
+		}
+	}
+	return false
+}
+
+// onlyOwn reports whether all sessions of a day may be those of report mails that we
+// sent the domain: a report about them would make the next one, for ever. Which sessions
+// those are some sources cannot tell (RFC 8460 §3: SHOULD NOT be in a report).
+func (r *Reporter) onlyOwn(j job, c *Composed) (bool, error) {
+	if c.named > 0 || c.nameless == 0 || j.of.Host {
+		return false, nil
+	}
+	mailed, err := r.Store.Mailed(j.day, j.of.Name)
+	return c.nameless <= mailed, err
+}
+
+func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }

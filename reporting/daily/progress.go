@@ -1,0 +1,170 @@
+package daily
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"postseal/reporting"
+	"postseal/reporting/store"
+)
+
+// State is where a report, or its way to one target, stands.
+type State string
+
+const (
+	Waiting    State = "waiting"    // to be tried, or tried again
+	Sent       State = "sent"       // a target took it
+	Refused    State = "refused"    // a target will not take it
+	GivenUp    State = "given-up"   // a day of trying was in vain
+	Suppressed State = "suppressed" // nothing is sent to a target for now
+	NoRecord   State = "no-record"  // the domain asks for no reports
+	Nothing    State = "nothing"    // no session of the day can be reported
+	OwnMail    State = "own-mail"   // no sessions but those of our own report mails
+	Dropped    State = "dropped"    // by a rule
+)
+
+// Progress is what became of one report.
+type Progress struct {
+	State   State            `json:"state,omitempty"` // "": not begun
+	Begun   time.Time        `json:"begun,omitzero"`
+	Next    time.Time        `json:"next,omitzero"`    // of Waiting
+	Booked  bool             `json:"booked,omitempty"` // Next is its turn among those to the same place
+	Tries   int              `json:"tries,omitempty"`
+	Reason  string           `json:"reason,omitempty"` // of the state, or why the last try was in vain
+	Targets []TargetProgress `json:"targets,omitempty"`
+}
+
+// TargetProgress is what became of a report at one target.
+type TargetProgress struct {
+	URI   string    `json:"uri"`
+	State State     `json:"state"`
+	Reply string    `json:"reply,omitempty"` // the last, or what went wrong
+	At    time.Time `json:"at,omitzero"`     // of it
+	Tries int       `json:"tries,omitempty"`
+
+	// Trying stands before an attempt and is gone after it. Where it is found, the daemon
+	// ended in between, and the report may come twice.
+	Trying bool `json:"trying,omitempty"`
+}
+
+// Done reports whether nothing more will happen.
+func (p *Progress) Done() bool { return p.State != "" && p.State != Waiting }
+
+// Delivered reports whether a target took the report (RFC 8460 §3).
+func (p *Progress) Delivered() bool {
+	for i := range p.Targets {
+		if p.Targets[i].State == Sent {
+			return true
+		}
+	}
+	return false
+}
+
+// target is the progress at a target.
+func (p *Progress) target(uri string) *TargetProgress {
+	for i := range p.Targets {
+		if p.Targets[i].URI == uri {
+			return &p.Targets[i]
+		}
+	}
+	p.Targets = append(p.Targets, TargetProgress{URI: uri, State: Waiting})
+	return &p.Targets[len(p.Targets)-1]
+}
+
+// settle gives a report the state that those of its targets make.
+func (p *Progress) settle() {
+	count := map[State]int{}
+	for i := range p.Targets {
+		count[p.Targets[i].State]++
+	}
+	for _, s := range []State{Waiting, Sent, GivenUp, Refused, Suppressed} {
+		if count[s] > 0 {
+			p.State = s
+			return
+		}
+	}
+}
+
+// settleRest gives up the targets that wait.
+func (p *Progress) settleRest(reason string) {
+	for i := range p.Targets {
+		if t := &p.Targets[i]; t.State == Waiting {
+			t.State, t.Reply = GivenUp, reason
+		}
+	}
+	p.settle()
+}
+
+// decode takes what cannot be read for a report that was not begun: at worst it comes
+// twice.
+func decode(state []byte) (p Progress) {
+	if json.Unmarshal(state, &p) != nil {
+		return Progress{}
+	}
+	return p
+}
+
+func (p *Progress) encode() []byte {
+	b, err := json.Marshal(p)
+	if err != nil { // of strings and numbers, there is none
+		return nil
+	}
+	return b
+}
+
+// Progress is what became of a report.
+func (r *Reporter) Progress(j job) (Progress, error) {
+	state, err := r.Store.Progress(j.day, j.of)
+	return decode(state), err
+}
+
+// record writes down what became of a report. Where the disk does not take it, that is
+// kept in memory and tried again: the report must not leave once more.
+func (r *Reporter) record(j job, p *Progress, mailed []string) {
+	w := r.written(j, p, mailed)
+	if err := r.Store.SetProgress(w); err != nil {
+		r.Log.Error("what became of a report cannot be written, will try again", "about", j.of.Name, "day", j.day.String(), "error", err)
+		r.mu.Lock()
+		r.unsaved[j] = w
+		r.mu.Unlock()
+	}
+}
+
+func (r *Reporter) written(j job, p *Progress, mailed []string) store.Progress {
+	return store.Progress{Day: j.day, Subject: j.of, State: p.encode(), Mailed: mailed, On: reporting.DayOf(r.Now())}
+}
+
+// save tries again to write what could not be written.
+func (r *Reporter) save() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for j, w := range r.unsaved {
+		if err := r.Store.SetProgress(w); err != nil {
+			return // and so would the others
+		}
+		delete(r.unsaved, j)
+	}
+}
+
+// fraction is a number in [0, 1) that is always the same for a report and its n-th try.
+func fraction(j job, n int) float64 {
+	host := ""
+	if j.of.Host {
+		host = "mx"
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s %s %d", j.day, j.of.Name, host, n))
+	return float64(binary.BigEndian.Uint64(sum[:])>>11) / (1 << 53)
+}
+
+// backoff is the wait before a try, counted from 1 for the second: it doubles each time,
+// give or take a quarter.
+func (r *Reporter) backoff(j job, tries int) time.Duration {
+	wait := r.Retry
+	for range min(tries-1, 20) {
+		wait = min(2*wait, maxRetry)
+	}
+	return time.Duration(float64(wait) * (0.75 + fraction(j, tries)/2))
+}

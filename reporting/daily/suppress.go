@@ -1,0 +1,130 @@
+package daily
+
+import (
+	"encoding/json"
+	"time"
+
+	"postseal/reporting"
+)
+
+const (
+	// badDays in a row make a target suppressed, for restFor: mailboxes that are gone stay
+	// gone, and full ones are emptied one day.
+	badDays = 3
+	restFor = 30 * 24 * time.Hour
+	// rowGap is the most days between two bad ones of a row: not every day has a report.
+	rowGap = 3
+)
+
+// Standing is what is remembered of a target that failed.
+type Standing struct {
+	URI      string    `json:"uri"`
+	BadDays  int       `json:"bad_days,omitempty"` // in a row
+	Last     time.Time `json:"last,omitzero"`
+	Reason   string    `json:"reason,omitempty"`
+	Until    time.Time `json:"until,omitzero"` // suppressed until then; zero: not suppressed
+	Operator bool      `json:"operator,omitempty"`
+}
+
+// Suppressed reports whether nothing is to be sent to the target.
+func (s *Standing) Suppressed(now time.Time) bool { return now.Before(s.Until) }
+
+// Bad tells that a target refused a report, let it bounce, or did not take it for a
+// whole day. May be told twice.
+func (r *Reporter) Bad(uri, reason string, at time.Time) {
+	r.init()
+	day := reporting.DayOf(at)
+	err := r.edit(uri, func(s *Standing) bool {
+		last := reporting.DayOf(s.Last)
+		switch {
+		case s.Last.IsZero() || day-last > rowGap:
+			s.BadDays = 1
+		case day > last:
+			s.BadDays++
+		}
+		if at.After(s.Last) {
+			s.Last, s.Reason = at, reason
+		}
+		if s.BadDays >= badDays && !s.Suppressed(at) {
+			s.Until, s.Operator = at.Add(restFor), false
+			r.Log.Warn("no reports for now to a target that has failed for days", "target", uri, "days", s.BadDays, "until", s.Until.Format(time.DateOnly), "reason", reason)
+		}
+		return true
+	})
+	if err != nil {
+		r.Log.Error("that a target failed cannot be written", "target", uri, "error", err)
+	}
+}
+
+// Good tells that a report has arrived at a target for certain.
+func (r *Reporter) Good(uri string) {
+	r.init()
+	if state, err := r.Store.Target(uri); err == nil && state == nil {
+		return // the usual case, without writing
+	}
+	err := r.edit(uri, func(s *Standing) bool { return s.Operator })
+	if err != nil {
+		r.Log.Error("that a target works again cannot be written", "target", uri, "error", err)
+	}
+}
+
+// Suppress sends nothing to a target until then, by the operator's word.
+func (r *Reporter) Suppress(t Target, until time.Time, reason string) error {
+	r.init()
+	return r.edit(t.URI, func(s *Standing) bool {
+		s.Until, s.Reason, s.Operator = until, reason, true
+		return true
+	})
+}
+
+// Restore forgets what speaks against a target, and reports whether anything did.
+func (r *Reporter) Restore(t Target) (was bool, err error) {
+	r.init()
+	err = r.Store.EditTarget(t.URI, func(state []byte) []byte {
+		was = state != nil
+		return nil
+	})
+	return was, err
+}
+
+// Standings are those of all targets that something speaks against.
+func (r *Reporter) Standings() (list []Standing, err error) {
+	err = r.Store.EachTarget(func(uri string, state []byte) bool {
+		s := decodeStanding(state)
+		s.URI = uri
+		list = append(list, s)
+		return true
+	})
+	return list, err
+}
+
+// standing is that of one target.
+func (r *Reporter) standing(uri string) (Standing, error) {
+	state, err := r.Store.Target(uri)
+	s := decodeStanding(state)
+	s.URI = uri
+	return s, err
+}
+
+// edit changes what is remembered; f returns whether anything is to be.
+func (r *Reporter) edit(uri string, f func(*Standing) (keep bool)) error {
+	return r.Store.EditTarget(uri, func(state []byte) []byte {
+		s := decodeStanding(state)
+		if !f(&s) {
+			return nil
+		}
+		s.URI = "" // is the key
+		b, err := json.Marshal(s)
+		if err != nil { // of strings and numbers, there is none
+			return state
+		}
+		return b
+	})
+}
+
+func decodeStanding(state []byte) (s Standing) {
+	if json.Unmarshal(state, &s) != nil {
+		return Standing{}
+	}
+	return s
+}
