@@ -68,6 +68,7 @@ var outside = map[string][]string{
 	"github.com/miekg/dns":            {"policy/dnssec"},
 	"github.com/emersion/go-milter":   {"milter"},
 	"github.com/emersion/go-smtp":     {"policy/delivery"},
+	"github.com/emersion/go-msgauth":  {"reporting/send"},
 	"github.com/urfave/cli/v2":        {"cmd/postseal"},
 	"github.com/coreos/go-systemd":    {"cmd/postseal"},
 	"github.com/hashicorp/golang-lru": {"cache", "policy"},

@@ -13,6 +13,11 @@
 // nor hold anybody up.
 package send
 
+import "fmt"
+
+// maxWords bounds an error's text.
+const maxWords = 400
+
 // Failure is why a target did not take a report.
 type Failure struct {
 	// Target: it is the target's own doing, which refused or cannot be reached;
@@ -27,6 +32,16 @@ type Failure struct {
 }
 
 // Error is printable and of at most about 400 bytes, whatever the other side sent.
-func (f *Failure) Error() string { return f.Err.Error() }
+func (f *Failure) Error() string { return printable(f.Err.Error(), maxWords) }
 
 func (f *Failure) Unwrap() error { return f.Err }
+
+// ours is a failure that has nothing to do with the target and may pass.
+func ours(format string, args ...any) *Failure {
+	return &Failure{Err: fmt.Errorf(format, args...)}
+}
+
+// theirs is a failure of the target that may pass.
+func theirs(format string, args ...any) *Failure {
+	return &Failure{Target: true, Err: fmt.Errorf(format, args...)}
+}
