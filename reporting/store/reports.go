@@ -42,36 +42,75 @@ type Progress struct {
 }
 
 // SetProgress is on disk when it returns nil, else nothing of it is. Progress of a day
-// that is forgotten is forgotten too.
+// that is forgotten is forgotten too. What many callers bring while the disk is busy is
+// written at once.
 func (s *Store) SetProgress(p Progress) error {
+	w := &progressWrite{Progress: p, done: make(chan error, 1)}
+	s.mu.Lock()
+	s.waiting = append(s.waiting, w)
+	if s.writing {
+		s.mu.Unlock()
+		return <-w.done
+	}
+	s.writing = true
+	for len(s.waiting) > 0 { // the first writes for all that come meanwhile
+		list := s.waiting
+		s.waiting = nil
+		s.mu.Unlock()
+		err := s.writeProgress(list)
+		for _, w := range list {
+			w.done <- err
+		}
+		s.mu.Lock()
+	}
+	s.writing = false
+	s.mu.Unlock()
+	return <-w.done
+}
+
+type progressWrite struct {
+	Progress
+	done chan error
+}
+
+func (s *Store) writeProgress(list []*progressWrite) error {
 	return s.DB.Update(func(tx *bolt.Tx) error {
 		days := tx.Bucket([]byte(bucketDays))
-		root := days.Bucket([]byte(p.Day.String()))
-		if root == nil {
-			return nil
-		}
-		reports, err := root.CreateBucketIfNotExists([]byte(bucketReports))
-		if err != nil {
-			return err
-		}
-		if err := reports.Put(p.Subject.key(), p.State); err != nil || len(p.Mailed) == 0 {
-			return err
-		}
-		today, err := days.CreateBucketIfNotExists([]byte(p.On.String()))
-		if err != nil {
-			return err
-		}
-		mailed, err := today.CreateBucketIfNotExists([]byte(bucketMailed))
-		if err != nil {
-			return err
-		}
-		for _, domain := range p.Mailed {
-			if err := raise(mailed, domain, 1); err != nil {
+		for _, w := range list {
+			if err := w.put(days); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func (p *Progress) put(days *bolt.Bucket) error {
+	root := days.Bucket([]byte(p.Day.String()))
+	if root == nil {
+		return nil
+	}
+	reports, err := root.CreateBucketIfNotExists([]byte(bucketReports))
+	if err != nil {
+		return err
+	}
+	if err := reports.Put(p.Subject.key(), p.State); err != nil || len(p.Mailed) == 0 {
+		return err
+	}
+	today, err := days.CreateBucketIfNotExists([]byte(p.On.String()))
+	if err != nil {
+		return err
+	}
+	mailed, err := today.CreateBucketIfNotExists([]byte(bucketMailed))
+	if err != nil {
+		return err
+	}
+	for _, domain := range p.Mailed {
+		if err := raise(mailed, domain, 1); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Progress is what SetProgress was last given, nil if nothing.

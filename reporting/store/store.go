@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	bolt "go.etcd.io/bbolt"
 
@@ -63,6 +64,10 @@ type Store struct {
 	MaxDomains     int // of a day; 0: 1 000 000
 	MaxOutcomes    int // of a day with details; 0: 4 000 000
 	MaxPolicyBytes int // of a day; beyond, type and domain are kept of a policy; 0: 512 MiB
+
+	mu      sync.Mutex // of what SetProgress writes
+	waiting []*progressWrite
+	writing bool
 }
 
 var _ reporting.Store = (*Store)(nil)
