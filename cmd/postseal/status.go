@@ -106,6 +106,9 @@ func statusOfRecording(b *sheet, r *status.Recording) {
 	if e := r.Events; e != nil {
 		b.line("Exim events", fmt.Sprintf("received %d, sessions %d, malformed %d, without result %d", e.Received, e.Sessions, e.Malformed, e.Dropped), 1)
 	}
+	if p := r.Reports; p != nil {
+		b.line("reports", fmt.Sprintf("sent %d, waiting %d, attempts failed %d, given up %d", p.Sent, p.Waiting, p.Failed, p.GaveUp), 1)
+	}
 }
 
 // list joins words with commas; "none" if there are none.

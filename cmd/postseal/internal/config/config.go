@@ -154,6 +154,8 @@ func diff(prefix string, a, b reflect.Value, keys *[]string) {
 		name := a.Type().Field(i).Tag.Get("toml")
 		switch x, y := a.Field(i), b.Field(i); {
 		case name == "-":
+		case a.Type().Field(i).Anonymous:
+			diff(prefix, x, y, keys)
 		case x.Kind() == reflect.Struct:
 			diff(prefix+name+".", x, y, keys)
 		case !reflect.DeepEqual(x.Interface(), y.Interface()):

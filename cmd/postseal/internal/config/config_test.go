@@ -52,6 +52,8 @@ func keys(of reflect.Type, prefix []string) [][]string {
 		path := append(prefix[:len(prefix):len(prefix)], name)
 		switch {
 		case name == "-":
+		case f.Anonymous:
+			all = append(all, keys(f.Type, prefix)...)
 		case f.Type.Kind() == reflect.Struct:
 			all = append(all, keys(f.Type, path)...)
 		default:

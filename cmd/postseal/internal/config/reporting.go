@@ -23,6 +23,8 @@ type Reporting struct {
 	Probe        bool      `toml:"probe"`
 	KeepDays     int       `toml:"keep_days"`
 	Logs         []MailLog `toml:"log"`
+
+	Sending
 }
 
 // MailLog is a log that is followed.
@@ -37,7 +39,7 @@ type MailLog struct {
 const Journal = "journal"
 
 func defaultReporting() Reporting {
-	return Reporting{TLSRPTUsers: []string{}, Mode: "0660", Probe: true, KeepDays: 10, Logs: []MailLog{}}
+	return Reporting{TLSRPTUsers: []string{}, Mode: "0660", Probe: true, KeepDays: 10, Logs: []MailLog{}, Sending: defaultSending()}
 }
 
 // minKeepDays are the closed days that reports may still be owed for, and today.
@@ -67,7 +69,7 @@ func (c *Config) checkReporting(f *tomlfile.File) error {
 		}
 		seen[l.Path] = true
 	}
-	return nil
+	return c.checkSending(f)
 }
 
 // checkLog refuses two sources of successes for one mail server: each session would

@@ -52,5 +52,12 @@ func (c *Config) Warnings() []string {
 			warn("delivery.local_relay is our own %s, and not a listener of the mail server: local recipients of tagged messages wait", s.Key)
 		}
 	}
+	r := &c.Reporting
+	if r.Contact != "" && !c.Records() {
+		warn("reporting.contact is set, but there is no source of sessions, such as [[reporting.log]]: no reports are sent")
+	}
+	if r.Contact == "" && (r.Organization != "" || r.From != "" || len(r.DKIM) > 0) {
+		warn("reporting.contact is not set: no reports are sent")
+	}
 	return list
 }

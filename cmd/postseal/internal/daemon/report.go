@@ -51,6 +51,10 @@ func (r *recording) report() *status.Recording {
 	if r.prober != nil {
 		s.Probes = r.prober.Count()
 	}
+	if r.reporter != nil {
+		st := r.reporter.Stats()
+		s.Reports = &status.Reports{Sent: st.Sent, Failed: st.Failed, GaveUp: st.GaveUp, Waiting: st.Waiting}
+	}
 	for _, l := range r.logs {
 		st := l.Stats()
 		s.Logs = append(s.Logs, status.Log{Path: l.Path, Format: l.Format, CaughtUp: l.CaughtUp(), Lines: st.Lines, Sessions: st.Sessions,

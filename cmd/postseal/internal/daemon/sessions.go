@@ -20,6 +20,7 @@ import (
 	"postseal/policy/probe"
 	"postseal/policy/smtpclient"
 	"postseal/reporting"
+	"postseal/reporting/daily"
 	"postseal/reporting/ingest"
 	"postseal/reporting/store"
 	"postseal/reporting/tlsrpt"
@@ -46,6 +47,7 @@ type recording struct {
 	socket    *net.UnixConn
 	events    *ingest.Events
 	prober    *probe.Prober
+	reporter  *daily.Reporter // nil: no reports are sent
 
 	// Of a domain in mode testing a datagram says that it has no policy, and of a
 	// success not even the MX host; a log that is followed for what is missing does.
@@ -98,6 +100,9 @@ func (d *daemon) buildRecording(db *boltdb.DB) error {
 		return err
 	}
 	r.recorder.Closed = r.closing.Closed
+	if err := d.buildReporter(r); err != nil {
+		return err
+	}
 	d.recording = r
 	d.engine.Report = d.recordPolicy
 	if d.delivery != nil {
@@ -265,6 +270,9 @@ func (d *daemon) runRecording(ctx context.Context, g *errgroup.Group) {
 		parts.Go(d.again(sources, "close days", r.closing.Run))
 		keep := keeper{r.store, d.config.Reporting.KeepDays}
 		parts.Go(d.again(sources, "forget old days", keep.Run))
+		if r.reporter != nil {
+			parts.Go(d.again(sources, "send reports", r.reporter.Run))
+		}
 		if r.datagrams != nil {
 			parts.Go(func() error {
 				if err := r.datagrams.Run(sources, r.socket); err != nil {

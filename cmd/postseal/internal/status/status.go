@@ -71,6 +71,15 @@ type Recording struct {
 	Logs      []Log      `json:"logs"`
 	Datagrams *Datagrams `json:"datagrams,omitempty"`
 	Events    *Events    `json:"exim_events,omitempty"`
+	Reports   *Reports   `json:"reports,omitempty"`
+}
+
+// Reports counts those that are sent to others. But for Waiting, since the start.
+type Reports struct {
+	Sent    uint64 `json:"sent"`
+	Failed  uint64 `json:"attempts_failed"`
+	GaveUp  uint64 `json:"given_up"`
+	Waiting int64  `json:"waiting"` // of days that are closed
 }
 
 // Log is a log that is followed.

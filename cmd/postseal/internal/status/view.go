@@ -104,5 +104,11 @@ func recordingRows(r *Recording) (rows []row) {
 			row{Name: "events of Exim", Value: e.Received},
 			row{Name: "events of Exim malformed", Value: e.Malformed})
 	}
+	if p := r.Reports; p != nil {
+		rows = append(rows,
+			row{Name: "reports sent", Value: p.Sent},
+			row{Name: "reports waiting", Value: uint64(max(p.Waiting, 0))},
+			row{Name: "reports given up", Value: p.GaveUp})
+	}
 	return rows
 }
