@@ -36,14 +36,7 @@ const (
 // TestKilled kills the daemon again and again while a log is written and rotated.
 // Whatever it was doing, in the end each session counts once.
 func TestKilled(t *testing.T) {
-	rounds := killRounds
-	if s := os.Getenv(killVariable); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			t.Fatalf("%s=%q is no number", killVariable, s)
-		}
-		rounds = n
-	}
+	rounds := killCount(t)
 	k := newKilled(t)
 	lines := k.log(killSessions)
 
@@ -65,6 +58,18 @@ func TestKilled(t *testing.T) {
 		t.Errorf("after %d kills (-want +got):\n%s\n%s", rounds, diff, k.stderr())
 	}
 	t.Logf("%d kills, %d files", rounds, k.rotations+1)
+}
+
+func killCount(t *testing.T) int {
+	s := os.Getenv(killVariable)
+	if s == "" {
+		return killRounds
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q is no number", killVariable, s)
+	}
+	return n
 }
 
 // counts of one domain.
