@@ -37,3 +37,12 @@ func Answer(r io.Reader, req *http.Request) (code int, status, location, words s
 	}
 	return a.code, a.status, a.location, a.words, nil
 }
+
+// Kept is how much is kept of a program's output in lines.
+func Kept(line string, lines int) int {
+	var c clipped
+	for range lines {
+		c.Write([]byte(line))
+	}
+	return len(c.buf)
+}

@@ -110,6 +110,14 @@ func TestHTTPSStatus(t *testing.T) {
 	bad("refusal of which the body does not come", "/stallbody/404", "status 404")
 	bad("unprintable", "/unprintable", `500 \x1b[31mno\xff: "red \x1b[31m\x00 alert"`)
 	bad("in words", "/words?type=text/plain%3Bcharset=utf-8", `400 Bad Request: "no such domain here"`)
+	t.Run("RPT-080 failure: three redirects are followed and no more", func(t *testing.T) {
+		before := len(s.taken())
+		_, err := s.client().Send(t.Context(), s.uri("/loop"), report())
+		failure(t, err, true, false)
+		if n := len(s.taken()) - before; n != 4 {
+			t.Errorf("%d requests", n)
+		}
+	})
 	t.Run("RPT-080 failure: a page is not quoted", func(t *testing.T) {
 		_, err := s.client().Send(t.Context(), s.uri("/words?type=text/html"), report())
 		if f := failure(t, err, true, false); strings.Contains(f.Error(), "domain here") {
@@ -203,7 +211,9 @@ func TestHTTPSAddresses(t *testing.T) {
 		"the ninth":                           {addrs(append(append(nowhere, "127.1.1.8"), "127.0.0.1")...), s.uri("/"), "127.1.1.8", true, false},
 		"families by turns": {addrs("fe00::1", "fe00::2", "fe00::3", "fe00::4", "fe00::5", "fe00::6", "fe00::7", "fe00::8", "127.0.0.1"),
 			s.uri("/"), "", false, false},
-		"DNS fails": {func(context.Context, string) ([]netip.Addr, error) { return nil, errors.New("SERVFAIL") },
+		"DNS fails": {func(context.Context, string) ([]netip.Addr, error) {
+			return nil, errors.New("SERVFAIL \x1b" + strings.Repeat("x", 1000))
+		},
 			s.uri("/"), "SERVFAIL", true, false},
 	} {
 		t.Run(name, func(t *testing.T) {

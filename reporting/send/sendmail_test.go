@@ -92,6 +92,11 @@ func TestSendmailHostile(t *testing.T) {
 			}
 		})
 	}
+	t.Run("no more is kept than is shown", func(t *testing.T) {
+		if n := send.Kept("yes", 10_000); n != 1024 {
+			t.Errorf("%d bytes", n)
+		}
+	})
 	t.Run("there is none", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "sendmail")
 		_, err := (&send.Mail{Submit: "sendmail:" + path, From: from}).Send(t.Context(), message(t), to)
