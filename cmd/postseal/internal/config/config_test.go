@@ -327,6 +327,10 @@ func TestWarnings(t *testing.T) {
 		listen + "local_domains = ['a.example']\n":                                    {"delivery.local_relay is not"},
 		listen + "local_relay = 'tcp:127.0.0.1:10025'\n":                              {"delivery.local_domains is empty"},
 		listen + "local_domains = ['a.example']\nlocal_relay = 'inet:127.0.0.1:8463'": {"our own delivery.listen"},
+		"[reporting]\ncontact = 'r@a.example'\n":                                      {"no source of sessions"},
+		"[reporting]\norganization = 'A'\n":                                           {"reporting.contact is not set"},
+		"[reporting]\ncontact = 'r@a.example'\ntlsrpt_socket = 'unix:/s'\ndkim = [{ selector = 's', key_file = '/k', domain = 'b.example' }]":    {"a signature of b.example is not one of the sender r@a.example"},
+		"[reporting]\ncontact = 'r@mx.a.example'\ntlsrpt_socket = 'unix:/s'\ndkim = [{ selector = 's', key_file = '/k', domain = 'a.example' }]": nil,
 	} {
 		c, err := config.Decode("f.toml", text)
 		if err != nil {

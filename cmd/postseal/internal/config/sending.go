@@ -173,5 +173,7 @@ func (c *Config) ReportFrom() string {
 	return c.Reporting.Contact
 }
 
+func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
+
 // ReportRoots are the authorities of reporting.ca_file; nil for the system's.
 func (c *Config) ReportRoots() (*x509.CertPool, error) { return roots(c.Reporting.CAFile) }

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Exposed are the listeners that other machines may reach, by the words of the
@@ -55,6 +56,11 @@ func (c *Config) Warnings() []string {
 	r := &c.Reporting
 	if r.Contact != "" && !c.Records() {
 		warn("reporting.contact is set, but there is no source of sessions, such as [[reporting.log]]: no reports are sent")
+	}
+	for _, k := range r.DKIM {
+		if sender := c.ReportFrom(); k.Domain != "" && !strings.HasSuffix("."+domainOf(sender), "."+strings.ToLower(k.Domain)) {
+			warn("reporting.dkim: a signature of %s is not one of the sender %s: receivers refuse such reports", k.Domain, sender)
+		}
 	}
 	if r.Contact == "" && (r.Organization != "" || r.From != "" || len(r.DKIM) > 0) {
 		warn("reporting.contact is not set: no reports are sent")
