@@ -71,11 +71,37 @@ func (m *Message) validate() error {
 	return nil
 }
 
+// idPrefix begins the Message-ID of a report and idDigits follow, so that logs of mail
+// servers, which all name it, tell which deliveries were of reports.
+const (
+	idPrefix = "tlsrpt."
+	idDigits = 32
+)
+
 // MessageID is the same for every attempt to send a report to one address, so that who
-// gets it twice can tell.
+// gets it twice can tell. [IsMessageID] knows it again.
 func (m *Message) MessageID() string {
 	sum := sha256.Sum256([]byte(m.Report.ID + "\x00" + m.To))
-	return "<" + hex.EncodeToString(sum[:16]) + "@" + domainOf(m.From) + ">"
+	return "<" + idPrefix + hex.EncodeToString(sum[:idDigits/2]) + "@" + domainOf(m.From) + ">"
+}
+
+// IsMessageID reports whether id is what [Message.MessageID] gives to a message from an
+// address at domain, with its angle brackets or without. Anybody can write such a
+// Message-ID: it tells what need not be counted, and is no proof of an origin.
+func IsMessageID(id []byte, domain string) bool {
+	if n := len(id); n > 1 && id[0] == '<' && id[n-1] == '>' {
+		id = id[1 : n-1]
+	}
+	const at = len(idPrefix) + idDigits
+	if domain == "" || len(id) != at+1+len(domain) || string(id[:len(idPrefix)]) != idPrefix || id[at] != '@' {
+		return false
+	}
+	for _, c := range id[len(idPrefix):at] {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return strings.EqualFold(string(id[at+1:]), domain)
 }
 
 // encodeHeader folds the Subject by the grammar of RFC 8460 §5.3, which has blanks or

@@ -191,7 +191,7 @@ func TestMessage(t *testing.T) {
 		}
 		other := m
 		other.To = "other@example.net"
-		if id := header.Get("Message-Id"); id != m.MessageID() || id == other.MessageID() || !regexp.MustCompile(`^<[0-9a-f]{32}@mta\.example\.org>$`).MatchString(id) {
+		if id := header.Get("Message-Id"); id != m.MessageID() || id == other.MessageID() || !regexp.MustCompile(`^<tlsrpt\.[0-9a-f]{32}@mta\.example\.org>$`).MatchString(id) {
 			t.Errorf("Message-ID %s", id)
 		}
 	})
@@ -200,6 +200,39 @@ func TestMessage(t *testing.T) {
 			t.Error(cmp.Diff(text, again))
 		}
 	})
+}
+
+// TestIsMessageID: report mails are known by their Message-ID, so as not to be counted.
+func TestIsMessageID(t *testing.T) {
+	m := message(sts())
+	id := m.MessageID()
+	bare := strings.Trim(id, "<>")
+	cases := []struct {
+		name, id, domain string
+		want             bool
+	}{
+		{"as the header has it", id, "mta.example.org", true},
+		{"without brackets, as Exim logs it", bare, "mta.example.org", true},
+		{"the domain of the address in any case", id, "MTA.example.org", true},
+		{"of another domain", id, "example.org", false},
+		{"of a longer domain", strings.Replace(id, "mta.", "x.mta.", 1), "mta.example.org", false},
+		{"nobody's", "<tlsrpt." + strings.Repeat("0", 32) + "@>", "", false},
+		{"no digits", "<tlsrpt." + strings.Repeat("x", 32) + "@mta.example.org>", "mta.example.org", false},
+		{"capital digits", strings.ToUpper(bare[:39]) + bare[39:], "mta.example.org", false},
+		{"another prefix", strings.Replace(id, "tlsrpt", "report", 1), "mta.example.org", false},
+		{"one digit less", strings.Replace(id, "@", "", 1), "mta.example.org", false},
+		{"half of the brackets", id[1:], "mta.example.org", false},
+		{"with a comment", id + " (ours)", "mta.example.org", false},
+		{"nothing", "", "mta.example.org", false},
+		{"nothing in brackets", "<>", "mta.example.org", false},
+	}
+	for _, c := range cases {
+		t.Run("RPT-077 "+c.name, func(t *testing.T) {
+			if got := tlsrpt.IsMessageID([]byte(c.id), c.domain); got != c.want {
+				t.Errorf("%q at %q: %t", c.id, c.domain, got)
+			}
+		})
+	}
 }
 
 func TestMessageLongNames(t *testing.T) {
