@@ -139,6 +139,7 @@ func eximPort(b []byte) (port int, rest []byte) {
 // deferral out.
 type eximRecipient struct {
 	kind      byte // '=' delivered, '-' another one with the same connection, 'd' deferred, 'f' failed
+	address   []byte
 	domain    string
 	transport string
 	hasHost   bool
@@ -148,6 +149,7 @@ type eximRecipient struct {
 	tls       bool // X=
 	dane      bool // CV=dane
 	text      []byte
+	rest      []byte // from the first words of a remote host on
 }
 
 // readEximRecipient reads a line from its mark on. ok is false if it is about no
@@ -177,6 +179,7 @@ func readEximRecipient(b []byte) (r eximRecipient, ok, bad bool) {
 	if at := bytes.LastIndexByte(addr, '@'); at >= 0 {
 		r.domain, _ = domainName(string(addr[at+1:]))
 	}
+	r.address = addr
 	if found {
 		r.text = rest
 	} else {
@@ -218,6 +221,7 @@ func (r *eximRecipient) fields(b []byte) {
 		case bytes.HasPrefix(b, []byte("defer ")) || bytes.HasPrefix(b, []byte("defer:")):
 			b = eximDefer(b[len("defer"):])
 		case bytes.HasPrefix(b, []byte(`DN="`)), bytes.HasPrefix(b, []byte(`SNI="`)), bytes.HasPrefix(b, []byte("C=")):
+			r.rest = b
 			return
 		default:
 			var word []byte
@@ -260,6 +264,10 @@ func eximText(b []byte) (text []byte, ok bool) {
 
 func (r *eximRecipient) field(word []byte) {
 	name, value, ok := bytes.Cut(word, []byte("="))
+	if n := len(word); n > 2 && word[0] == '<' && word[n-1] == '>' {
+		r.address = word[1 : n-1] // before aliases; other fields begin with their names
+		return
+	}
 	if !ok {
 		return
 	}

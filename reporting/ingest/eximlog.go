@@ -34,17 +34,21 @@ type exim struct {
 	clock clock
 	stats Stats
 	open  table[eximMessage]
+	own   ownMails
 	buf   [48]byte
 }
 
 func newExim(o Options) *exim {
-	x := &exim{clock: clock{location: o.Location, now: o.Now}}
+	x := &exim{clock: clock{location: o.Location, now: o.Now}, own: ownMails{is: o.Own, told: o.Delivered}}
 	x.skip = append(append(x.skip, o.Relaxed...), notCounted...)
 	x.init()
 	return x
 }
 
-func (x *exim) init() { x.open.init(maxMessages, maxMessageBytes, (*eximMessage).weight) }
+func (x *exim) init() {
+	x.open.init(maxMessages, maxMessageBytes, (*eximMessage).weight)
+	x.own.forget()
+}
 
 func (x *exim) Line(line []byte, emit func(reporting.Session)) {
 	x.stats.Lines++
@@ -53,7 +57,7 @@ func (x *exim) Line(line []byte, emit func(reporting.Session)) {
 		return
 	}
 	stamp, id, text, ok := x.head(bytes.TrimRight(line, "\r"))
-	if !ok || !eximMatters(text) {
+	if !ok || !eximMatters(text) && !x.own.asked(text, "<= ") {
 		return
 	}
 	at, ok := x.clock.at(stamp)
@@ -107,12 +111,17 @@ func eximMatters(text []byte) bool {
 
 // message reads one line of a message.
 func (x *exim) message(id, text []byte, at time.Time, emit func(reporting.Session)) {
+	if bytes.HasPrefix(text, []byte("<= ")) {
+		x.own.received(nil, id, eximMessageID(text), 0, at)
+		return
+	}
 	r, ok, bad := readEximRecipient(text)
 	if bad {
 		x.stats.Unparsed++
 		return
 	}
 	if ok {
+		x.tell(id, &r, at)
 		x.recipient(id, &r, at, emit)
 		return
 	}
@@ -120,6 +129,7 @@ func (x *exim) message(id, text []byte, at time.Time, emit func(reporting.Sessio
 		if m := x.open.find(id); m != nil {
 			x.settle(m, emit)
 		}
+		x.own.done(nil, id)
 		return
 	}
 	if ip, detail, ok := eximVerifyError(text); ok {
@@ -189,7 +199,7 @@ func (x *exim) recipient(id []byte, r *eximRecipient, at time.Time, emit func(re
 		m := x.open.get(id, at)
 		t := eximTry{at: at, result: tlsrpt.ValidationFailure, reason: "mx-not-in-policy", sts: true}
 		if m.value.count(eximConnection{domain: r.domain, at: at}) {
-			x.emit(t, r.domain, emit)
+			x.emit(m, t, r.domain, emit)
 		}
 		x.bound(m)
 		return
@@ -200,7 +210,7 @@ func (x *exim) recipient(id []byte, r *eximRecipient, at time.Time, emit func(re
 	m := x.open.get(id, at)
 	m.value.candidate(r.domain)
 	if r.hasHost {
-		x.connection(&m.value, r, at, emit)
+		x.connection(m, r, at, emit)
 	}
 	x.bound(m)
 }
@@ -218,13 +228,14 @@ func outside(r *eximRecipient) bool {
 }
 
 // connection: the recipient was tried at a host.
-func (x *exim) connection(m *eximMessage, r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+func (x *exim) connection(slot *slot[eximMessage], r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+	m := &slot.value
 	if r.tls {
 		m.forgive(r.host.ip)
 		if r.kind == '-' || r.host.reused || !m.count(eximConnection{ip: r.host.ip, port: r.port, domain: r.domain, at: at}) {
 			return
 		}
-		x.emit(eximTry{at: at, host: r.host, local: r.local, dane: r.dane}, r.domain, emit)
+		x.emit(slot, eximTry{at: at, host: r.host, local: r.local, dane: r.dane}, r.domain, emit)
 		return
 	}
 	result, reason, failed := eximFailure(r.text, m.detail(r.host.ip, at))
@@ -236,16 +247,20 @@ func (x *exim) connection(m *eximMessage, r *eximRecipient, at time.Time, emit f
 		}
 		t.local = r.local
 		m.count(eximConnection{ip: r.host.ip, port: r.port, domain: r.domain, at: at, failed: true})
-		x.emit(t, r.domain, emit)
+		x.emit(slot, t, r.domain, emit)
 		return
 	}
 	if failed && m.count(eximConnection{ip: r.host.ip, port: r.port, domain: r.domain, at: at, failed: true}) {
 		dane := bytes.HasPrefix(r.text, []byte("DANE error: "))
-		x.emit(eximTry{at: at, host: r.host, local: r.local, result: result, reason: reason, dane: dane}, r.domain, emit)
+		x.emit(slot, eximTry{at: at, host: r.host, local: r.local, result: result, reason: reason, dane: dane}, r.domain, emit)
 	}
 }
 
-func (x *exim) emit(t eximTry, domain string, emit func(reporting.Session)) {
+func (x *exim) emit(m *slot[eximMessage], t eximTry, domain string, emit func(reporting.Session)) {
+	if x.own.any() && x.own.find(nil, []byte(m.key)) != nil {
+		x.stats.Own++
+		return
+	}
 	s := reporting.Session{
 		Time: t.at, Domain: domain, SendingIP: t.local,
 		MXHost: t.host.name, MXIP: t.host.ip, Result: t.result, Reason: t.reason,
@@ -265,7 +280,7 @@ func (x *exim) emit(t eximTry, domain string, emit func(reporting.Session)) {
 func (x *exim) settle(m *slot[eximMessage], emit func(reporting.Session)) {
 	for _, t := range m.value.tries {
 		if len(m.value.domains) == 1 {
-			x.emit(t, m.value.domains[0], emit)
+			x.emit(m, t, m.value.domains[0], emit)
 		} else {
 			x.stats.Dropped++
 		}
@@ -289,6 +304,7 @@ func (x *exim) Flush(emit func(reporting.Session)) {
 	for m := x.open.oldest(); m != nil; m = x.open.oldest() {
 		x.settle(m, emit)
 	}
+	x.own.forget()
 }
 
 func (x *exim) Stats() Stats {

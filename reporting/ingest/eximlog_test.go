@@ -21,6 +21,7 @@ func newReader(t testing.TB, format string) ingest.Reader {
 	t.Helper()
 	r, err := ingest.New(format, ingest.Options{
 		Location: time.UTC,
+		Own:      isOwn,
 		Now:      func() time.Time { return time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC) },
 	})
 	if err != nil {

@@ -157,8 +157,12 @@ func (m *eximMessage) weight() int {
 	return n
 }
 
-// eximStateVersion names the layout below, and no other reader's.
-const eximStateVersion = 0x41
+// eximStateVersion names the layout below, and no other reader's. The one before had no
+// messages of our own.
+const (
+	eximStateVersion = 0x42
+	eximStateBefore  = 0x41
+)
 
 func (x *exim) AppendState(dst []byte) []byte {
 	start := len(dst)
@@ -169,11 +173,12 @@ func (x *exim) AppendState(dst []byte) []byte {
 		w.time(m.at)
 		w.eximMessage(&m.value)
 	}
+	w.ownMails(&x.own)
 	return w.sealed(start)
 }
 
 func (x *exim) RestoreState(state []byte) error {
-	r, err := checkedState(state, eximStateVersion)
+	r, err := checkedState(state, eximStateVersion, eximStateBefore)
 	if err != nil {
 		return err
 	}
@@ -186,11 +191,13 @@ func (x *exim) RestoreState(state []byte) error {
 		}
 		fresh.open.put(m)
 	}
+	own := r.ownMails()
 	if r.bad || len(r.b) > 0 {
 		return errState
 	}
 	x.init()
 	x.open.take(&fresh.open)
+	x.own.open.take(own)
 	return nil
 }
 

@@ -55,6 +55,7 @@ type Stats struct {
 	Sessions uint64 // that were emitted
 	Unparsed uint64 // lines that looked like something to count, but could not be understood
 	Oversize uint64 // lines longer than MaxLine
+	Own      uint64 // sessions of our own messages, which are not emitted
 	Dropped  uint64 // sessions that never got their domain: too many open, too old, or another delivery began
 	Open     int    // correlations that wait for more lines now
 }
@@ -74,6 +75,16 @@ type Options struct {
 	// the parts of Postfix's syslog name, with Exim's transports and with Sendmail's
 	// mailers; those of contrib need not be named. nil is {"postseal-relaxed"}.
 	Relaxed []string
+
+	// Own reports whether a Message-ID is that of a report of ours, by which its
+	// deliveries are known: their sessions are not counted (RFC 8460 §3). It has its angle
+	// brackets, but for Exim's log; it must not be kept. nil: none is.
+	Own func(messageID []byte) bool
+
+	// Delivered hears what became of such messages, one recipient after the other, from
+	// within Line. The reader's state is saved after that, so that what is safe when
+	// Delivered returns is never lost; after a crash it is told again. nil: nobody asks.
+	Delivered func(Delivery)
 }
 
 // New makes a reader for logs of "postfix", "exim" or "sendmail".

@@ -21,15 +21,17 @@ type postfix struct {
 	stats   Stats
 	open    openTable
 	proxy   proxyNotes
+	own     ownMails
 	names   nameCache
 }
 
 func newPostfix(o Options) *postfix {
-	p := &postfix{clock: clock{location: o.Location, now: o.Now}}
+	p := &postfix{clock: clock{location: o.Location, now: o.Now}, own: ownMails{is: o.Own, told: o.Delivered}}
 	for _, name := range o.Relaxed {
 		p.relaxed = append(p.relaxed, []byte(name))
 	}
 	p.open.init()
+	p.own.forget()
 	return p
 }
 
@@ -39,7 +41,7 @@ func (p *postfix) Line(line []byte, emit func(reporting.Session)) {
 		p.stats.Oversize++
 		return
 	}
-	if !worthReading(line) {
+	if !p.worthReading(line) {
 		return
 	}
 	e, ok := head(bytes.TrimRight(line, "\r"))
@@ -51,21 +53,29 @@ func (p *postfix) Line(line []byte, emit func(reporting.Session)) {
 		p.smtp(&e, emit)
 	case programProxy:
 		p.tlsproxy(&e)
+	default:
+		if id, rest, ok := queueID(e.text); ok {
+			p.ownLine(&e, id, rest)
+		}
 	}
 }
 
-// worthReading passes lines of smtp and tlsproxy, and those whose program must be
-// looked for with more care. Nine of ten lines end here, so it does little.
-func worthReading(line []byte) bool {
+// worthReading passes lines of smtp and tlsproxy, those about messages of ours, and those
+// whose program must be looked for with more care. Nine of ten lines end here, so it does
+// little.
+func (p *postfix) worthReading(line []byte) bool {
 	if len(line) < classicLen {
 		return false
 	}
 	if line[0] == '{' {
-		return bytes.Contains(line, []byte(`smtp"`)) || bytes.Contains(line, []byte(`tlsproxy"`))
+		return bytes.Contains(line, []byte(`smtp"`)) || bytes.Contains(line, []byte(`tlsproxy"`)) || p.aboutOwnJSON(line)
 	}
 	// The first bracket of a classic line is that of the process id.
 	if i := bytes.IndexByte(line, '['); i > 8 {
 		if string(line[i-4:i]) == "smtp" || string(line[i-8:i]) == "tlsproxy" {
+			return true
+		}
+		if (string(line[i-7:i]) == "cleanup" || p.own.any()) && p.aboutOwn(line[i:]) {
 			return true
 		}
 	}
@@ -322,6 +332,7 @@ func (p *postfix) Flush(emit func(reporting.Session)) {
 		p.open.remove(process)
 	}
 	p.proxy = proxyNotes{}
+	p.own.forget()
 }
 
 func (p *postfix) Stats() Stats {
@@ -343,6 +354,17 @@ func (p *postfix) emit(process *smtpProcess, domain string, emit func(reporting.
 		process.count(try.relay)
 		emit(try.session())
 	}
+	process.clear()
+}
+
+// discard counts what a process has collected for a message of ours. A session belongs
+// to the message that it was opened for: of others that go by the same connection none is
+// logged.
+func (p *postfix) discard(process *smtpProcess) {
+	for i := range process.tries {
+		process.count(process.tries[i].relay)
+	}
+	p.stats.Own += uint64(len(process.tries))
 	process.clear()
 }
 

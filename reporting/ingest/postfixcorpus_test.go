@@ -15,6 +15,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/tlsrpt"
 )
 
 // expected is a line of an expected.jsonl: one session, or the word that there is none.
@@ -100,12 +101,15 @@ var recordedOn = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
 func postfixReader(t testing.TB) ingest.Reader {
 	t.Helper()
-	r, err := ingest.New("postfix", ingest.Options{Location: time.UTC, Now: func() time.Time { return recordedOn }})
+	r, err := ingest.New("postfix", ingest.Options{Location: time.UTC, Now: func() time.Time { return recordedOn }, Own: isOwn})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
+
+// isOwn knows the reports of these tests.
+func isOwn(messageID []byte) bool { return tlsrpt.IsMessageID(messageID, "mta.example.org") }
 
 // replayed gives the sessions of a log of Postfix.
 func replayed(t testing.TB, log []byte) (sessions []reporting.Session, stats ingest.Stats) {

@@ -13,11 +13,13 @@ import (
 //
 // behind the queue id. orig_to, conn_use and tls (3.11) may be missing.
 type recipientLine struct {
-	address []byte
-	relay   []byte // "H[IP]"; nil for "none" and for sockets
-	tls     []byte
-	sent    bool
-	text    []byte // in the parentheses; what a remote host said stands in it
+	address  []byte
+	original []byte // before it was rewritten; nil if it was not
+	relay    []byte // "H[IP]"; nil for "none" and for sockets
+	tls      []byte
+	status   []byte
+	sent     bool
+	text     []byte // in the parentheses; what a remote host said stands in it
 }
 
 // readRecipient takes the line apart from the left, each field in its place. ok is
@@ -37,7 +39,7 @@ func readRecipient(b []byte) (r recipientLine, ok bool) {
 		return r, false
 	}
 	if rest, found := bytes.CutPrefix(b, []byte("orig_to=<")); found {
-		if _, b, ok = addressEnd(rest); !ok {
+		if r.original, b, ok = addressEnd(rest); !ok {
 			return r, false
 		}
 	}
@@ -100,7 +102,7 @@ func (r recipientLine) finish(b []byte) (recipientLine, bool) {
 			return r, false
 		}
 	}
-	r.sent = string(status) == "sent"
+	r.status, r.sent = status, string(status) == "sent"
 	if text, found := bytes.CutPrefix(text, []byte("(")); found {
 		r.text = bytes.TrimSuffix(text, []byte(")"))
 	}
@@ -142,6 +144,9 @@ func (p *postfix) queued(e *entry, id, text []byte, emit func(reporting.Session)
 		p.recipient(e, id, text, emit)
 		return
 	}
+	if e.cut {
+		p.ownLine(e, id, text) // the program may be any
+	}
 	relay, reason, refused := notOffered(text)
 	unverified := !refused && notVerified(text)
 	process := p.open.find(e.key)
@@ -179,6 +184,10 @@ func (p *postfix) recipient(e *entry, id, text []byte, emit func(reporting.Sessi
 		}
 		return
 	}
+	own := p.own.find(e.host, id)
+	if own != nil {
+		p.tell(own, &r, at)
+	}
 	if process == nil {
 		if !r.tells() {
 			return
@@ -189,7 +198,11 @@ func (p *postfix) recipient(e *entry, id, text []byte, emit func(reporting.Sessi
 	p.stats.Dropped += uint64(process.dropStrangers(id, r.relay, at))
 	p.conclude(e, process, &r)
 	p.merge(process)
-	p.emit(process, p.names.domain(r.address), emit)
+	if own != nil {
+		p.discard(process)
+	} else {
+		p.emit(process, p.names.domain(r.address), emit)
+	}
 	p.settle(process)
 	p.expire(at)
 }

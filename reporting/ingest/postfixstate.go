@@ -7,8 +7,12 @@ import (
 	"postseal/reporting/tlsrpt"
 )
 
-// postfixStateVersion names the layout below, which has no other description.
-const postfixStateVersion = 1
+// postfixStateVersion names the layout below, which has no other description. The one
+// before had no messages of our own.
+const (
+	postfixStateVersion = 2
+	postfixStateBefore  = 1
+)
 
 func (p *postfix) AppendState(dst []byte) []byte {
 	start := len(dst)
@@ -21,11 +25,12 @@ func (p *postfix) AppendState(dst []byte) []byte {
 	for i := range p.proxy.notes {
 		w.note(&p.proxy.notes[i])
 	}
+	w.ownMails(&p.own)
 	return w.sealed(start)
 }
 
 func (p *postfix) RestoreState(state []byte) error {
-	r, err := checkedState(state, postfixStateVersion)
+	r, err := checkedState(state, postfixStateVersion, postfixStateBefore)
 	if err != nil {
 		return err
 	}
@@ -38,11 +43,14 @@ func (p *postfix) RestoreState(state []byte) error {
 	for range r.count(maxNotes) {
 		notes = append(notes, r.note())
 	}
+	own := r.ownMails()
 	if r.bad || len(r.b) > 0 {
 		return errState
 	}
 	p.open.take(&open)
 	p.proxy.notes = notes
+	p.own.forget()
+	p.own.open.take(own)
 	return nil
 }
 

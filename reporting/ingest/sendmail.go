@@ -34,6 +34,7 @@ type sendmail struct {
 	stats  Stats
 	open   table[sendmailProcess]
 	recent table[sendmailRecent]
+	own    ownMails
 }
 
 // sendmailProcess is what a process has logged of the delivery in hand.
@@ -73,7 +74,7 @@ type sendmailCounted struct {
 }
 
 func newSendmail(o Options) *sendmail {
-	s := &sendmail{clock: clock{location: o.Location, now: o.Now}}
+	s := &sendmail{clock: clock{location: o.Location, now: o.Now}, own: ownMails{is: o.Own, told: o.Delivered}}
 	// submission to the own server, smart hosts, which are not the recipient's, and
 	// what is not SMTP; LMTP has the name of what it is for
 	s.skip = append(append(s.skip, o.Relaxed...), "relay", "local", "lmtp", "prog", "*file*", "*include*", "procmail", "cyrus", "cyrusv2", "uucp", "usenet", "fax", "discard", "error")
@@ -84,6 +85,7 @@ func newSendmail(o Options) *sendmail {
 func (s *sendmail) init() {
 	s.open.init(maxProcesses, maxOpenBytes, (*sendmailProcess).weight)
 	s.recent.init(maxProcesses, maxOpenBytes, (*sendmailRecent).weight)
+	s.own.forget()
 }
 
 func (s *sendmail) Line(line []byte, emit func(reporting.Session)) {
@@ -92,23 +94,25 @@ func (s *sendmail) Line(line []byte, emit func(reporting.Session)) {
 		s.stats.Oversize++
 		return
 	}
-	if !sendmailMatters(line) {
+	if !sendmailMatters(line) && !s.aboutOwn(line) {
 		return
 	}
 	e, ok := head(bytes.TrimRight(line, "\r"))
 	if !ok || len(e.pid) == 0 {
 		return
 	}
-	_, text := sendmailID(e.text)
+	id, text := sendmailID(e.text)
 	switch {
 	case bytes.HasPrefix(text, []byte("STARTTLS=client, ")):
 		s.starttls(&e, text[len("STARTTLS=client, "):])
 	case bytes.HasPrefix(text, []byte("to=")):
-		s.delivery(&e, text, emit)
+		s.delivery(&e, id, text, emit)
 	case bytes.HasPrefix(text, []byte("ruleset=")):
 		s.ruleset(&e, text)
 	case bytes.HasPrefix(text, []byte("tls_clt_features=")), bytes.HasPrefix(text, []byte("rscheck(tls_clt_features)=")):
 		s.connected(&e, text)
+	default:
+		s.ownLine(&e, id, text)
 	}
 }
 
@@ -259,7 +263,7 @@ func (t *sendmailTry) fail(v verdict) {
 }
 
 // delivery reads the line that gives a domain to what the process has tried.
-func (s *sendmail) delivery(e *entry, text []byte, emit func(reporting.Session)) {
+func (s *sendmail) delivery(e *entry, id, text []byte, emit func(reporting.Session)) {
 	to, ok := readSendmailTo(text)
 	at, okTime := s.clock.at(e.stamp)
 	if !ok || !okTime {
@@ -277,14 +281,19 @@ func (s *sendmail) delivery(e *entry, text []byte, emit func(reporting.Session))
 		}
 		return false
 	})
+	own := s.tell(e, id, &to, at)
 	switch {
 	case s.skips(&to):
-	case to.domain == "":
+	case to.domain == "" && !own:
 		s.stats.Dropped += uint64(len(p.tries))
 	default:
 		s.conclude(e, p, &to, at)
 		for i := range p.tries {
-			s.emit(&p.tries[i], to.domain, emit)
+			if own {
+				s.stats.Own++ // the connection may be kept, but is ours
+			} else {
+				s.emit(&p.tries[i], to.domain, emit)
+			}
 			s.counted(e.key, &p.tries[i], at)
 		}
 	}

@@ -205,7 +205,9 @@ func (r *sendmailReject) outcome() (v verdict, ok bool) {
 //	to=<u@d>,<v@d>, ctladdr=…, delay=00:00:01, xdelay=…, mailer=esmtp, pri=30080,
 //	  relay=mx. [192.0.2.1], dsn=2.0.0, reply=…, STS=OK, stat=Sent (…)
 type sendmailTo struct {
+	list   []byte // of recipients; it points into the line
 	domain string // of the first recipient
+	dsn    string // RFC 3463
 	mailer string
 	host   string
 	ip     netip.Addr
@@ -219,10 +221,11 @@ func readSendmailTo(b []byte) (t sendmailTo, ok bool) {
 	if !ok {
 		return t, false
 	}
-	first, b, ok := sendmailRecipients(b)
+	first, rest, ok := sendmailRecipients(b)
 	if !ok {
 		return t, false
 	}
+	t.list, b = b[:len(b)-len(rest)-len(", ")], rest
 	if at := bytes.LastIndexByte(first, '@'); at >= 0 {
 		t.domain, _ = domainName(string(first[at+1:]))
 	}
@@ -245,6 +248,8 @@ func readSendmailTo(b []byte) (t sendmailTo, ok bool) {
 		switch string(name) {
 		case "mailer":
 			t.mailer = string(value)
+		case "dsn":
+			t.dsn = string(value[:min(len(value), 11)])
 		case "relay":
 			t.host, t.ip = sendmailRelay(value)
 		case "STS":

@@ -97,8 +97,12 @@ func (s *sendmail) justCounted(key []byte, host string, result tlsrpt.ResultType
 	return false
 }
 
-// sendmailStateVersion names the layout below, and no other reader's.
-const sendmailStateVersion = 0x61
+// sendmailStateVersion names the layout below, and no other reader's. The one before had
+// no messages of our own.
+const (
+	sendmailStateVersion = 0x62
+	sendmailStateBefore  = 0x61
+)
 
 func (s *sendmail) AppendState(dst []byte) []byte {
 	start := len(dst)
@@ -120,11 +124,12 @@ func (s *sendmail) AppendState(dst []byte) []byte {
 			w.time(c.at)
 		}
 	}
+	w.ownMails(&s.own)
 	return w.sealed(start)
 }
 
 func (s *sendmail) RestoreState(state []byte) error {
-	r, err := checkedState(state, sendmailStateVersion)
+	r, err := checkedState(state, sendmailStateVersion, sendmailStateBefore)
 	if err != nil {
 		return err
 	}
@@ -147,12 +152,14 @@ func (s *sendmail) RestoreState(state []byte) error {
 		}
 		fresh.recent.put(c)
 	}
+	own := r.ownMails()
 	if r.bad || len(r.b) > 0 {
 		return errState
 	}
 	s.init()
 	s.open.take(&fresh.open)
 	s.recent.take(&fresh.recent)
+	s.own.open.take(own)
 	return nil
 }
 

@@ -57,19 +57,21 @@ func (w *stateWriter) sealed(start int) []byte {
 	return binary.LittleEndian.AppendUint32(w.b, crc32.ChecksumIEEE(w.b[start:]))
 }
 
-// checkedState opens what ends in a checksum and begins with a version.
-func checkedState(state []byte, version byte) (*stateReader, error) {
+// checkedState opens what ends in a checksum and begins with one of two versions: the
+// present one, or the one before, which has no messages of our own at its end.
+func checkedState(state []byte, version, before byte) (*stateReader, error) {
 	n := len(state) - 4
-	if n < 1 || state[0] != version || binary.LittleEndian.Uint32(state[n:]) != crc32.ChecksumIEEE(state[:n]) {
+	if n < 1 || state[0] != version && state[0] != before || binary.LittleEndian.Uint32(state[n:]) != crc32.ChecksumIEEE(state[:n]) {
 		return nil, errState
 	}
-	return &stateReader{b: state[1:n]}, nil
+	return &stateReader{b: state[1:n], before: state[0] == before}, nil
 }
 
 // stateReader reads what stateWriter wrote. After the first fault everything is zero.
 type stateReader struct {
-	b   []byte
-	bad bool
+	b      []byte
+	before bool // of the earlier version
+	bad    bool
 }
 
 func (r *stateReader) next(n uint64) []byte {

@@ -1,0 +1,64 @@
+package ingest
+
+import (
+	"bytes"
+	"time"
+)
+
+// eximMessageID reads "<= sender H=… P=… S=310 id=…", the Message-ID without its angle
+// brackets; nil if there is none. A subject, behind it, is quoted.
+func eximMessageID(b []byte) []byte {
+	b = b[len("<= "):]
+	for len(b) > 0 {
+		word, rest, ok := eximWord(b)
+		if !ok {
+			return nil
+		}
+		if id, found := bytes.CutPrefix(word, []byte("id=")); found {
+			return id
+		}
+		b = bytes.TrimLeft(rest, " ")
+	}
+	return nil
+}
+
+// tell says what became of a message of ours. Exim logs a deferral at each queue run.
+func (x *exim) tell(id []byte, r *eximRecipient, at time.Time) {
+	m := x.own.find(nil, id)
+	if m == nil {
+		return
+	}
+	status := Sent
+	switch r.kind {
+	case 'd':
+		status = Deferred
+	case 'f':
+		status = Bounced
+	}
+	x.own.tell(m, status, r.address, r.said(), at)
+}
+
+// said is the text of a line, also behind words that a remote host chose: C="250 …", or
+// the end of a line that names a certificate.
+func (r *eximRecipient) said() []byte {
+	if r.text != nil {
+		return r.text
+	}
+	for b := r.rest; len(b) > 0; {
+		if text, ok := eximText(b); ok {
+			return text
+		}
+		word, rest, ok := eximWord(bytes.TrimLeft(b, " "))
+		if !ok {
+			return nil
+		}
+		if reply, found := bytes.CutPrefix(word, []byte(`C="`)); found {
+			return bytes.TrimSuffix(reply, []byte(`"`))
+		}
+		if bytes.HasSuffix(word, []byte(":")) {
+			return rest
+		}
+		b = rest
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package ingest
+
+import (
+	"bytes"
+	"time"
+)
+
+// ownLine reads what Postfix says of a message that may be ours:
+//
+//	cleanup   QID: message-id=<…>
+//	any agent QID: to=<u@D>, …, status=bounced (…)
+//	qmgr      QID: from=<s@E>, status=expired, returned to sender
+//	qmgr      QID: removed
+//
+// A message that a filter hands back, or that is queued again, has a new queue id, and
+// the same Message-ID.
+func (p *postfix) ownLine(e *entry, id, text []byte) {
+	m := p.own.find(e.host, id)
+	messageID, received := bytes.CutPrefix(text, []byte("message-id="))
+	if m == nil && (!received || p.own.is == nil) {
+		return
+	}
+	at, ok := p.clock.at(e.stamp)
+	if !ok {
+		p.stats.Unparsed++
+		return
+	}
+	switch {
+	case received:
+		p.own.received(e.host, id, messageID, 0, at)
+	case bytes.HasPrefix(text, []byte("to=<")):
+		r, ok := readRecipient(text)
+		if !ok {
+			p.stats.Unparsed++
+			return
+		}
+		p.tell(m, &r, at)
+	case bytes.HasPrefix(text, []byte("from=<")) && bytes.HasSuffix(text, []byte("expired, returned to sender")):
+		p.own.tell(m, Bounced, nil, []byte("expired"), at) // 3.5 has force-expired as well
+	case string(text) == "removed", string(text) == "requeued":
+		p.own.open.remove(m)
+	}
+}
+
+func (p *postfix) tell(m *slot[ownMail], r *recipientLine, at time.Time) {
+	status := Status(r.status)
+	switch status {
+	case Sent, Deferred, Bounced:
+	default:
+		return // of a probe: verify(8)
+	}
+	address := r.original
+	if address == nil {
+		address = r.address
+	}
+	p.own.tell(m, status, address, r.text, at)
+}
+
+// aboutOwn passes lines about messages of ours, from the bracket of the process id on.
+// It does little for others.
+func (p *postfix) aboutOwn(b []byte) bool {
+	if p.own.is == nil && !p.own.any() {
+		return false
+	}
+	n := 1
+	for n < len(b) && b[n] >= '0' && b[n] <= '9' {
+		n++
+	}
+	text, ok := bytes.CutPrefix(b[n:], []byte("]: "))
+	if ok && bytes.HasPrefix(text, []byte("[ID ")) {
+		_, text, ok = bytes.Cut(text, []byte("] ")) // Solaris, as in classic
+	}
+	return ok && p.own.begins(text)
+}
+
+// aboutOwnJSON is the same for an object of journald.
+func (p *postfix) aboutOwnJSON(line []byte) bool {
+	if p.own.is == nil && !p.own.any() {
+		return false
+	}
+	_, text, ok := bytes.Cut(line, []byte(`"MESSAGE":`)) // in no value: its quotes have a backslash
+	text, plain := bytes.CutPrefix(text, []byte{'"'})
+	if !ok || !plain {
+		return ok // bytes as numbers, which are rare
+	}
+	text, _, _ = bytes.Cut(text, []byte{'"'})
+	return p.own.begins(text) || bytes.Contains(text, []byte(`: message-id=\`)) // "\u003c" for "<"
+}
+
+// begins reports whether a text is about a message of ours, or brings one.
+func (o *ownMails) begins(text []byte) bool {
+	i := bytes.IndexByte(text[:min(len(text), maxQueueID+1)], ':')
+	if i < 0 {
+		return false
+	}
+	if o.any() && o.open.find(text[:i]) != nil {
+		return true
+	}
+	messageID, ok := bytes.CutPrefix(text[i:], []byte(": message-id="))
+	if n := len(messageID) - 1; n >= 0 && messageID[n] == '\r' {
+		messageID = messageID[:n]
+	}
+	return ok && o.is != nil && len(messageID) <= maxOwnID && o.is(messageID)
+}
