@@ -21,8 +21,8 @@ const (
 	// or three times by right: to a list, and through a forwarder.
 	maxOwnHops = 4
 
-	// maxReceived is what is looked at of a Received field; our own mark is at its
-	// beginning, and real ones have a few hundred octets.
+	// maxReceived is what is looked at of a Received field, and of a Message-ID; our own
+	// mark is at its beginning, and real ones have a few hundred octets.
 	maxReceived = 2 << 10
 
 	// maxRoutes is a limit on what must be remembered of a header. The milter
@@ -40,10 +40,11 @@ type span struct{ start, end int64 }
 
 // header is what is to be known of the header section of a message.
 type header struct {
-	routes   []span // the fields X-Postseal-Route
-	received string // the topmost Received field, unfolded
-	hops     int    // Received fields
-	own      int    // those of them that are ours
+	routes    []span // the fields X-Postseal-Route
+	received  string // the topmost Received field, unfolded
+	messageID string // the text of the first Message-ID; "" if there is none
+	hops      int    // Received fields
+	own       int    // those of them that are ours
 }
 
 // headerScan reads a header section field by field.
@@ -51,7 +52,7 @@ type headerScan struct {
 	header
 	ours  string // what is found in our own Received fields
 	field string // name of the field that is read, in small letters; "" in front of the first
-	trace []byte // its text, if it is a Received field
+	text  []byte // the field itself, if it is one of those that are kept
 }
 
 // scanHeader reads r up to the end of the header section: the empty line, or a
@@ -111,9 +112,9 @@ func (s *headerScan) line(line []byte) bool {
 }
 
 func (s *headerScan) more(line []byte) {
-	if s.field == "received" {
-		n := min(len(line), maxReceived-len(s.trace))
-		s.trace = append(s.trace, line[:n]...)
+	if s.field == "received" || s.field == "message-id" {
+		n := min(len(line), maxReceived-len(s.text))
+		s.text = append(s.text, line[:n]...)
 	}
 }
 
@@ -134,16 +135,22 @@ func (s *headerScan) cut(start, end int64) error {
 }
 
 func (s *headerScan) endField() {
-	if s.field == "received" {
-		text := unfold(s.trace)
+	switch s.field {
+	case "received":
+		text := unfold(s.text)
 		if s.hops++; s.hops == 1 {
 			s.received = text
 		}
 		if strings.Contains(strings.ToLower(text), s.ours) {
 			s.own++
 		}
+	case "message-id":
+		if s.messageID == "" {
+			_, id, _ := bytes.Cut(s.text, []byte(":"))
+			s.messageID = unfold(id)
+		}
 	}
-	s.field, s.trace = "", s.trace[:0]
+	s.field, s.text = "", s.text[:0]
 }
 
 // unfold removes the line ends of a field (RFC 5322 §2.2.3); the blanks behind

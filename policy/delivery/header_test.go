@@ -93,16 +93,20 @@ func TestScanHeader(t *testing.T) {
 		name, text string
 		routes     []span
 		received   string
+		messageID  string
 	}{
 		{"lines longer than the buffer", "A: " + long + "\r\n " + long + "\r\nX-Postseal-Route: " + long + "\r\nB:\r\n\r\n",
-			[]span{{int64(2*len(long) + 8), int64(3*len(long) + 8 + len("X-Postseal-Route: \r\n"))}}, ""},
-		{"a Received field is cut", "Received: " + long, nil, "Received: " + long[:maxReceived-len("Received: ")]},
-		{"only the first", "Received: a\r\n\t \tb\r\nReceived: c\r\n", nil, "Received: a b"},
+			[]span{{int64(2*len(long) + 8), int64(3*len(long) + 8 + len("X-Postseal-Route: \r\n"))}}, "", ""},
+		{"a Received field is cut", "Received: " + long, nil, "Received: " + long[:maxReceived-len("Received: ")], ""},
+		{"only the first", "Received: a\r\n\t \tb\r\nReceived: c\r\n", nil, "Received: a b", ""},
+		{"RPT-077 a Message-ID in a line of its own", "A: b\r\nMESSAGE-ID:\r\n <a@b>\r\nB: c\r\nMessage-ID: <d@e>\r\n", nil, "", "<a@b>"},
+		{"RPT-077 the Message-ID of an attached message", "A: b\r\n\r\nMessage-ID: <d@e>\r\n", nil, "", ""},
+		{"RPT-077 a Message-ID is cut", "Message-ID: " + long, nil, "", long[:maxReceived-len("Message-ID: ")]},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			h, err := scanHeader(strings.NewReader(c.text), "h")
-			if err != nil || h.received != c.received || len(h.routes) != len(c.routes) {
+			if err != nil || h.received != c.received || h.messageID != c.messageID || len(h.routes) != len(c.routes) {
 				t.Fatalf("%+v, %v", h, err)
 			}
 			for i, r := range c.routes {

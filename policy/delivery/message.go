@@ -20,6 +20,7 @@ type message struct {
 	// what goes out: without the header X-Postseal-Route, with our Received line.
 	original, content content
 	received          string // the topmost Received field as received, unfolded; "" if there is none
+	messageID         string // as the header has it; "" if there is none
 	queueID           string // of the mail server, by XFORWARD IDENT; "" if unknown
 	id                string // of our own, in our Received line
 }

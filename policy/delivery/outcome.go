@@ -21,6 +21,7 @@ type Outcome struct {
 	Decision      *policy.Decision // with the policies, and the override if there is one
 	Host          *dane.Host       // with the TLSA records
 	Relaxed       bool             // TLS-Required: No: no policy was applied, and nothing is to be reported
+	MessageID     string           // of the message that the session was opened for, as its header has it; "" if there is none
 
 	// Judgements has one for each policy that the session was judged by, whether
 	// it was enforced or not; without any, the one of PolicyNone.
@@ -85,7 +86,7 @@ func (w *walk) reportBroken(d *policy.Decision, p *dane.Plan) {
 }
 
 func (w *walk) outcome(h *dane.Host) Outcome {
-	return Outcome{Time: w.s.now(), Domain: w.dest.Domain, MX: h.Name, Decision: w.decision, Host: h, Relaxed: w.relaxed()}
+	return Outcome{Time: w.s.now(), Domain: w.dest.Domain, MX: h.Name, Decision: w.decision, Host: h, Relaxed: w.relaxed(), MessageID: w.m.messageID}
 }
 
 // judged reports whether a failure tells something about TLS.

@@ -170,7 +170,7 @@ func (s *session) message(t *transaction, b *body) (*message, smtpclient.Reply) 
 	}
 	m := &message{
 		mode: t.mode, envelope: t.envelope, modes: t.modes,
-		original: b, received: h.received,
+		original: b, received: h.received, messageID: h.messageID,
 		queueID: t.queueID, id: strings.ToLower(rand.Text()[:16]),
 	}
 	line := trace{

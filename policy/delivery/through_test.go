@@ -75,7 +75,7 @@ func TestThrough(t *testing.T) {
 			c.say("RCPT TO:<"+to+">", "250")
 		}
 		c.say("DATA", "354")
-		if err := c.PrintfLine("Received: from client.test by mail.test; Sat, 28 Nov 2026 00:00:00 +0000\r\nSubject: x\r\n\r\nHello.\r\n."); err != nil {
+		if err := c.PrintfLine("Received: from client.test by mail.test; Sat, 28 Nov 2026 00:00:00 +0000\r\nMessage-ID: <1@client.test>\r\nSubject: x\r\n\r\nHello.\r\n."); err != nil {
 			t.Fatal(err)
 		}
 		for _, w := range want {
@@ -92,6 +92,18 @@ func TestThrough(t *testing.T) {
 		took(t, store, 1)
 		if data := string(good.Mails()[0].Data); !strings.HasPrefix(data, "Received: ") || strings.Count(data, "Received: ") != 2 || !strings.HasSuffix(data, "\r\nHello.\r\n") {
 			t.Errorf("got %q", data)
+		}
+	})
+	t.Run("RPT-077 a session is told of with its message", func(t *testing.T) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.outcomes) != 2 {
+			t.Errorf("%d sessions, want those of two MX hosts", len(b.outcomes))
+		}
+		for _, o := range b.outcomes {
+			if o.MessageID != "<1@client.test>" {
+				t.Errorf("%s: of message %q", o.MX, o.MessageID)
+			}
 		}
 	})
 	t.Run("the log names queue id, our own id, host and security", func(t *testing.T) {

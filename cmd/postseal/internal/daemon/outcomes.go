@@ -112,9 +112,10 @@ func (d *daemon) recordPolicy(o policy.Outcome) {
 }
 
 // recordDelivery counts a session of the delivery fallback, under each policy that
-// it was judged by (RFC 8460 §4.4). With TLS-Required: No none was applied.
+// it was judged by (RFC 8460 §4.4). With TLS-Required: No none was applied, and what
+// carries a report of ours is not counted (§3).
 func (d *daemon) recordDelivery(o delivery.Outcome) {
-	if o.Relaxed {
+	if o.Relaxed || d.recording.own != nil && d.recording.own([]byte(o.MessageID)) {
 		return
 	}
 	for _, j := range o.Judgements {

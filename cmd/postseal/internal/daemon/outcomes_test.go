@@ -242,6 +242,12 @@ func TestDeliverySessions(t *testing.T) {
 	s.recordDelivery(o)
 	o.Relaxed = true
 	s.recordDelivery(o)
+	o.Relaxed = false
+	s.recording.own = func(id []byte) bool { return tlsrpt.IsMessageID(id, "mta.test") }
+	o.MessageID = "<tlsrpt.0123456789abcdef0123456789abcdef@mta.test>"
+	s.recordDelivery(o)
+	o.Domain, o.MessageID = "other.test", "<1@client.test>"
+	s.recordDelivery(o)
 	if err := s.recording.recorder.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -250,6 +256,11 @@ func TestDeliverySessions(t *testing.T) {
 			t.Errorf("%s: %d, want %d", what, got, n)
 		}
 	}
+	t.Run("RPT-077 what carried a report is not counted, all else is", func(t *testing.T) {
+		if got, other := s.of("both.test tlsa reported success"), s.of("other.test tlsa reported success"); got != 1 || other != 1 {
+			t.Errorf("%d, %d of another", got, other)
+		}
+	})
 	t.Run("RT-067 what was relaxed is not counted", func(t *testing.T) {
 		if got := s.of("both.test tlsa reported success"); got != 1 {
 			t.Errorf("%d", got)

@@ -49,6 +49,11 @@ type recording struct {
 	prober    *probe.Prober
 	reporter  *daily.Reporter // nil: no reports are sent
 
+	// Our reports are known by their Message-ID; delivered hears what a log says became of
+	// one. Both are nil while none are sent.
+	own       func(messageID []byte) bool
+	delivered func(ingest.Delivery)
+
 	// Of a domain in mode testing a datagram says that it has no policy, and of a
 	// success not even the MX host; a log that is followed for what is missing does.
 	testingInLog bool
@@ -127,7 +132,7 @@ func (d *daemon) follower(r *recording, l config.MailLog) (follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := ingest.New(l.Format, ingest.Options{Location: location})
+	reader, err := ingest.New(l.Format, ingest.Options{Location: location, Own: r.own, Delivered: r.delivered})
 	if err != nil {
 		return nil, err
 	}
