@@ -22,11 +22,12 @@ var errEvent = errors.New("not an event line")
 
 // event is one call of Exim's event_action, in the form that contrib/exim gives it:
 //
-//	event n=tls:cert m=1xUxp6-0006vs-2u t=postseal_smtp d=example.org h=mx.example.org
+//	event n=tls:cert m=1xUxp6-0006vs-2u i=BASE64 t=postseal_smtp d=example.org h=mx.example.org
 //	  a=192.0.2.1 p=25 la=198.51.100.1 lp=40120 ds=no tv= tc= cv=0 dane=no
 //	  sni=mx.example.org e=0 der=BASE64 x=BASE64
 //
-// in one line. Empty values are usual, and der is there for tls:cert only.
+// in one line. Empty values are usual, and der is there for tls:cert only. i, the
+// Message-ID, may be missing.
 type event struct {
 	name      string
 	message   string
@@ -41,8 +42,9 @@ type event struct {
 	errno     int
 	der       []byte
 	data      string
+	messageID []byte
 
-	skip bool // its transport does not count; not in the line
+	skip bool // it does not count; not in the line
 }
 
 // parseEvent reads an event line. Values that remote domains choose stand between
@@ -107,6 +109,10 @@ func (ev *event) set(key, value string) (err error) {
 	case "der":
 		if ev.der, err = base64.StdEncoding.DecodeString(value); err != nil {
 			return fmt.Errorf("%w: certificate: %w", errEvent, err)
+		}
+	case "i":
+		if ev.messageID, err = base64.StdEncoding.DecodeString(value); err != nil {
+			return fmt.Errorf("%w: Message-ID: %w", errEvent, err)
 		}
 	case "x":
 		data, err := base64.StdEncoding.DecodeString(value)

@@ -56,6 +56,10 @@ type Events struct {
 	// contrib/exim that lead to postseal itself, and Debian's to a smart host.
 	Skip []string
 
+	// Own reports whether a Message-ID is that of a report of ours, whose sessions are
+	// not counted (RFC 8460 §3); it must not be kept. nil: none is.
+	Own func(messageID []byte) bool
+
 	mu    sync.Mutex
 	joins joinTable
 	stats EventStats
@@ -153,7 +157,7 @@ func (e *Events) step(ev *event, now time.Time) []ended {
 	if !ev.addr.IsValid() || ev.message == "" {
 		return nil // no connection was made
 	}
-	ev.skip = e.skipped(ev, now)
+	ev.skip = e.skipped(ev, now) || e.Own != nil && e.Own(ev.messageID)
 	j := e.joins.find(ev)
 	if j != nil {
 		j.skip = ev.skip

@@ -144,6 +144,9 @@ func said(name, text string, fields ...string) string {
 		values[key] = value
 	}
 	line := "event n=" + name
+	if id, ok := values["i"]; ok {
+		line += " i=" + base64.StdEncoding.EncodeToString([]byte(id))
+	}
 	for _, key := range []string{"m", "t", "d", "h", "a", "p", "la", "lp", "ds", "tv", "tc", "cv", "dane", "sni", "e"} {
 		line += " " + key + "=" + values[key]
 	}

@@ -21,7 +21,7 @@ type join struct {
 	greeted      bool // the first reply to EHLO is there
 	offered      bool // and has STARTTLS
 	retry        bool // in clear after a handshake that failed
-	skip         bool // its transport does not count
+	skip         bool // its transport, or its message, does not count
 	judge        bool // TLS was not required to be verified
 	chain        [][]byte
 	bytes        int

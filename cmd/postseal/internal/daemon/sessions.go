@@ -118,7 +118,7 @@ func (d *daemon) buildRecording(db *boltdb.DB) error {
 		if err != nil {
 			return err
 		}
-		r.events = &ingest.Events{Roots: roots, Emit: func(s reporting.Session) { r.recorder.Record(s, fromEvents) }}
+		r.events = &ingest.Events{Roots: roots, Own: r.own, Emit: func(s reporting.Session) { r.recorder.Record(s, fromEvents) }}
 		d.exim.Event = r.events.Line
 	}
 	if d.config.Reporting.Probe {
