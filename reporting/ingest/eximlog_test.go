@@ -394,6 +394,7 @@ func FuzzEximLog(f *testing.F) {
 		f.Add(log[len(log)-2000:])
 	}
 	f.Add([]byte(id16 + sent))
+	f.Add([]byte(id16 + "<= a@mta.example.org U=a P=local S=1 id=" + bareID + "\n" + id16 + sent + "\n" + id16 + "Completed"))
 	f.Add([]byte("Nov 22 03:01:00 mta exim[99]: [1\\2] " + id23 + "DANE attempt failed; TLS connection to mx.a.example [192.0.2.1]: x"))
 	f.Fuzz(func(t *testing.T, log []byte) { fuzzLog(t, "exim", log) })
 }

@@ -2,10 +2,16 @@ package ingest_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
+	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -366,4 +372,82 @@ func TestEventsOwn(t *testing.T) {
 	if err := e.Line(strings.Replace(said("smtp:ehlo", withTLS, ours), " i=", " i=!", 1)); err == nil {
 		t.Error("what is no base64 was taken")
 	}
+}
+
+// mortal is a store that takes nothing any more after a crash.
+type mortal struct {
+	*counter
+	dead atomic.Bool
+}
+
+func (m *mortal) Write(b reporting.Batch) error {
+	if m.dead.Load() {
+		return errors.New("crashed")
+	}
+	return m.counter.Write(b)
+}
+
+// TestOwnAfterCrash: what became of a report is told before the checkpoint is stored, and
+// so again after a crash in between; a report that was open then is still known.
+func TestOwnAfterCrash(t *testing.T) {
+	store := &mortal{counter: &counter{counts: map[string]uint64{}, marks: map[string][]byte{}}}
+	path := filepath.Join(t.TempDir(), "mail.log")
+	write := func(lines ...string) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteString(strings.Join(lines, "\n") + "\n"); err != nil || f.Close() != nil {
+			t.Fatal(err)
+		}
+	}
+	// run follows the log until done, or until it has crashed at what became of a report.
+	run := func(crash bool, done func() bool) (told []ingest.Status) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		store.dead.Store(false)
+		recorder := &reporting.Recorder{Store: store}
+		f := &ingest.Follower{Path: path, Source: "postfix", Recorder: recorder, Store: store, Whole: true, Poll: time.Millisecond}
+		f.Reader = ownReader(t, "postfix", func(d ingest.Delivery) {
+			told = append(told, d.Status)
+			if crash {
+				store.dead.Store(true)
+				cancel()
+			}
+		})
+		var parts sync.WaitGroup
+		defer parts.Wait()
+		parts.Go(func() {
+			if err := recorder.Run(ctx); err != nil && !crash {
+				t.Error(err)
+			}
+		})
+		parts.Go(func() {
+			defer cancel()
+			for ctx.Err() == nil && !done() {
+				time.Sleep(time.Millisecond)
+			}
+		})
+		if err := f.Run(ctx); err != nil {
+			t.Error(err)
+		}
+		return told
+	}
+	counted := func(n uint64) func() bool {
+		return func() bool { return store.of("sts-ok.example.test") == n }
+	}
+	never := func() bool { return false }
+
+	write(mta37(pfReceived, pfUp, asOther(pfSent))...)
+	run(false, counted(1)) // the checkpoint is behind these lines, and the report is open
+	write(mta37(pfUp, pfDeferred, pfUp, asOther(pfSent))...)
+	if told := run(true, never); len(told) != 1 {
+		t.Fatalf("told %q", told)
+	}
+	t.Run("RPT-077 told again, and not counted", func(t *testing.T) {
+		if told := run(false, counted(2)); len(told) != 1 || told[0] != ingest.Deferred {
+			t.Errorf("told %q", told)
+		}
+	})
 }

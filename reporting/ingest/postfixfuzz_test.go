@@ -44,6 +44,7 @@ func addLogs(f *testing.F) {
 // FuzzPostfix reads anything, and goes on from a saved state in its middle.
 func FuzzPostfix(f *testing.F) {
 	addLogs(f)
+	f.Add([]byte(strings.Join(mta37(pfReceived, pfUp, pfDeferred, pfUp, pfSent, pfRemoved), "\n")), uint16(500))
 	f.Fuzz(func(t *testing.T, log []byte, middle uint16) {
 		sessions, stats := replayed(t, log)
 		if stats.Sessions != uint64(len(sessions)) || stats.Open != 0 {
@@ -84,6 +85,7 @@ func FuzzPostfixState(f *testing.F) {
 	r := postfixReader(f)
 	for line := range bytes.Lines(smtpLog(upA, id+": host x said: 450", upA2, "TLSRPT: status=success, domain=a.example, receiving_mx="+mxA,
 		"@postfix/smtp[8] certificate verification failed for "+mxA+":25: self-signed certificate",
+		"@postfix/cleanup[8] "+id+": message-id="+ownID,
 		"@postfix/tlsproxy[9] SSL_connect error to "+mxA+":25: -1")) {
 		r.Line(bytes.TrimSpace(line), nil)
 		state := r.AppendState(nil)

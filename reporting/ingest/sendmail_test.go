@@ -253,5 +253,6 @@ func FuzzSendmailLog(f *testing.F) {
 		f.Add(log[len(log)-2500:])
 	}
 	f.Add([]byte(strings.Join([]string{failed, subject + "x", rcpt + "454 4.7.0 DANE check failed.", smtpSent}, "\n")))
+	f.Add([]byte(strings.Join([]string{process + "6AM3CIox025729: from=a, size=1, class=0, nrcpts=2, msgid=" + ownID + ", proto=ESMTP", verified, smtpSent}, "\n")))
 	f.Fuzz(func(t *testing.T, log []byte) { fuzzLog(t, "sendmail", log) })
 }
