@@ -122,6 +122,8 @@ func asOther(line string) string {
 }
 
 func TestPostfixOwn(t *testing.T) {
+	const pfWithoutTLS = "TLS is required, but was not offered by host mx.sts-ok.example.test[127.0.60.101]"
+	const pfNoTLS = "dsn=4.7.4, status=deferred (" + pfWithoutTLS + ")"
 	pfReused := asOther(strings.Replace(pfSent, "25, delay", "25, conn_use=2, delay", 1))
 	runOwnCases(t, "postfix", []ownCase{
 		{"neither counted nor overlooked", mta37("pickup[23051]: CED959C04A2: uid=0 from=<postmaster@mta.example.org>", pfReceived,
@@ -131,8 +133,10 @@ func TestPostfixOwn(t *testing.T) {
 			"smtp[23424]: server certificate verification failed for mx.sts-ok.example.test[127.0.60.101]:25: certificate has expired",
 			strings.Replace(pfUp, "Verified", "Untrusted", 1), pfTo+"dsn=4.7.5, status=deferred (Server certificate not verified)"),
 			1, []string{"deferred rua@sts-ok.example.test Server certificate not verified"}},
-		{"STARTTLS that only the delivery line tells of", mta37(pfReceived, pfTo+"dsn=4.7.4, status=deferred (TLS is required, but was not offered by host mx.sts-ok.example.test[127.0.60.101])"),
-			1, []string{"deferred rua@sts-ok.example.test TLS is required, but was not offered by host mx.sts-ok.example.test[127.0.60.101]"}},
+		{"STARTTLS that only the delivery line tells of", mta37(pfReceived, pfTo+pfNoTLS),
+			1, []string{"deferred rua@sts-ok.example.test " + pfWithoutTLS}},
+		{"the same of two recipients is one session", mta37(pfReceived, pfTo+pfNoTLS, strings.Replace(pfTo, "rua@", "tls@", 1)+pfNoTLS),
+			1, []string{"deferred rua@sts-ok.example.test " + pfWithoutTLS, "deferred tls@sts-ok.example.test " + pfWithoutTLS}},
 		{"a connection that a report has opened is nobody else's", mta37(pfReceived, asOther(pfReceived), pfUp, pfSent, pfReused, pfRemoved), 1, []string{pfWasSent}},
 		{"a connection that another message has opened is counted once", mta37(asOther(pfReceived), pfReceived, pfUp, asOther(pfSent),
 			strings.Replace(pfSent, "25, delay", "25, conn_use=2, delay", 1)), 0, []string{pfSession, pfWasSent}},

@@ -215,6 +215,7 @@ func TestIsMessageID(t *testing.T) {
 		{"without brackets, as Exim logs it", bare, "mta.example.org", true},
 		{"the domain of the address in any case", id, "MTA.example.org", true},
 		{"of another domain", id, "example.org", false},
+		{"of another domain that is as long", id, "mta.example.net", false},
 		{"of a longer domain", strings.Replace(id, "mta.", "x.mta.", 1), "mta.example.org", false},
 		{"nobody's", "<tlsrpt." + strings.Repeat("0", 32) + "@>", "", false},
 		{"no digits", "<tlsrpt." + strings.Repeat("x", 32) + "@mta.example.org>", "mta.example.org", false},
