@@ -58,7 +58,7 @@ func (r *recording) report() *status.Recording {
 	for _, l := range r.logs {
 		st := l.Stats()
 		s.Logs = append(s.Logs, status.Log{Path: l.Path, Format: l.Format, CaughtUp: l.CaughtUp(), Lines: st.Lines, Sessions: st.Sessions,
-			Unparsed: st.Unparsed, Oversize: st.Oversize, NoDomain: st.Dropped, Open: st.Open})
+			Own: st.Own, Unparsed: st.Unparsed, Oversize: st.Oversize, NoDomain: st.Dropped, Open: st.Open})
 	}
 	if r.datagrams != nil {
 		st := r.datagrams.Stats()

@@ -46,6 +46,8 @@ func (d *daemon) buildReporter(r *recording) error {
 		Hosts: rc.MXHosts, Rules: c.ReportRules(), Nameless: []reporting.Source{fromDatagrams, fromEvents},
 		Spread: rc.Spread, Retry: rc.Retry, Log: d.log,
 	}
+	sender := mail.From[strings.LastIndexByte(mail.From, '@')+1:]
+	r.own = func(id []byte) bool { return tlsrpt.IsMessageID(id, sender) }
 	return nil
 }
 

@@ -93,6 +93,9 @@ func (d *daemon) buildRecording(db *boltdb.DB) error {
 	r := &recording{store: &store.Store{DB: db}}
 	r.recorder = &reporting.Recorder{Store: r.store, PolicyAt: d.policyAt, Judge: d.judge, Now: time.Now, Log: d.log}
 	r.closing = &reporting.Closing{Recorder: r.recorder, Log: d.log}
+	if err := d.buildReporter(r); err != nil { // first: the logs are to know its mails
+		return err
+	}
 	for _, l := range d.config.Reporting.Logs {
 		f, err := d.follower(r, l)
 		if err != nil {
@@ -105,9 +108,6 @@ func (d *daemon) buildRecording(db *boltdb.DB) error {
 		return err
 	}
 	r.recorder.Closed = r.closing.Closed
-	if err := d.buildReporter(r); err != nil {
-		return err
-	}
 	d.recording = r
 	d.engine.Report = d.recordPolicy
 	if d.delivery != nil {

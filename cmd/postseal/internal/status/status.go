@@ -89,6 +89,7 @@ type Log struct {
 	CaughtUp time.Time `json:"read_up_to,omitzero"` // absent: not yet
 	Lines    uint64    `json:"lines"`
 	Sessions uint64    `json:"sessions"`
+	Own      uint64    `json:"sessions_of_own_reports"` // which are not counted
 	Unparsed uint64    `json:"not_understood"`
 	Oversize uint64    `json:"too_long"`
 	NoDomain uint64    `json:"sessions_without_domain"`
