@@ -15,8 +15,8 @@ import (
 // are always there, the others have something in them.
 type (
 	wireRange struct {
-		Start string `json:"start-datetime"`
-		End   string `json:"end-datetime"`
+		Start string `json:"start-datetime,omitempty"`
+		End   string `json:"end-datetime,omitempty"`
 	}
 	wirePolicy struct {
 		Type    PolicyType `json:"policy-type"`
@@ -49,6 +49,10 @@ func (r *Report) Encode(w io.Writer) error {
 	return r.encode(w)
 }
 
+// EncodeRead writes a report that was read in the form of Encode, whatever
+// [Report.Validate] says of it: for programs here, never to be sent.
+func (r *Report) EncodeRead(w io.Writer) error { return r.encode(w) }
+
 // EncodeGzip is Encode compressed (RFC 8460 §5.2), what application/tlsrpt+gzip is.
 func (r *Report) EncodeGzip(w io.Writer) error {
 	if err := r.Validate(); err != nil {
@@ -65,7 +69,7 @@ func (r *Report) EncodeGzip(w io.Writer) error {
 func (r *Report) encode(w io.Writer) error {
 	e := &encoder{w: bufio.NewWriter(w)}
 	e.put("{\n \"organization-name\": ", r.Organization)
-	e.put(",\n \"date-range\": ", wireRange{Start: r.Start.Format(time.RFC3339), End: r.End.Format(time.RFC3339)})
+	e.put(",\n \"date-range\": ", wireRange{Start: moment(r.Start), End: moment(r.End)})
 	e.put(",\n \"contact-info\": ", r.Contact)
 	e.put(",\n \"report-id\": ", r.ID)
 	e.text(",\n \"policies\": [")
@@ -86,6 +90,14 @@ func (r *Report) encode(w io.Writer) error {
 		return e.err
 	}
 	return e.w.Flush()
+}
+
+// moment is "" where it is unknown.
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.Format(time.RFC3339)
 }
 
 func (p *Policy) wire() wirePolicy {

@@ -120,7 +120,7 @@ type message struct {
 func (m *message) read(in io.Reader, depth int) error {
 	mail, err := mail.ReadMessage(in)
 	if err != nil {
-		return fmt.Errorf("neither JSON, gzip nor a mail: %w", err)
+		return errors.New("neither JSON, gzip nor a mail: " + shown(err.Error(), maxPeculiarText)) // it quotes the line
 	}
 	before := m.found
 	if err := m.part(textproto.MIMEHeader(mail.Header), mail.Body, depth); err != nil {
@@ -179,7 +179,7 @@ func (m *message) multipart(media string, params map[string]string, body io.Read
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("a broken %s: %w", shown(media, 40), err)
+			return fmt.Errorf("a broken %s: %s", shown(media, 40), shown(err.Error(), maxPeculiarText))
 		}
 		if err := m.part(part.Header, part, depth+1); err != nil {
 			return err

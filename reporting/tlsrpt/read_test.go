@@ -191,6 +191,8 @@ func TestReadRefuses(t *testing.T) {
 	bad("no gzip", "no report", strings.NewReader("\x1f\x8bnone"))
 	bad("a file without end", "more than 32 MiB", io.MultiReader(strings.NewReader("Content-Type: multipart/mixed; boundary=x\n\n--x\n\n"), &blanks{1 << 30}))
 	bad("text", "nor a mail", strings.NewReader("hello\n"))
+	bad("text that moves a terminal", `malformed header line: \x1b[2J`, strings.NewReader("\x1b[2J\n"))
+	bad("a long line", "aaa...", strings.NewReader(strings.Repeat("a", 1<<20)+"\n"))
 	bad("a mail without a report", "no part", strings.NewReader("Subject: x\n\nhello\n"))
 	bad("another attachment", "no part", strings.NewReader(mailWith("mixed", "Content-Type: application/json", "[]")))
 	bad("a report that is none", "no report", strings.NewReader(mailWith("report", "Content-Type: application/tlsrpt+json", "[]")))
