@@ -21,6 +21,9 @@ const (
 	maxStatus = 100
 )
 
+// UserAgent is how we name ourselves to web servers.
+const UserAgent = "postseal"
+
 // answer is what a server said.
 type answer struct {
 	code     int
@@ -38,7 +41,7 @@ func (h *HTTPS) post(ctx context.Context, to *origin, report []byte) (*answer, e
 	}
 	req.URL = to.url // as published
 	req.Close = true
-	req.Header.Set("User-Agent", "postseal")
+	req.Header.Set("User-Agent", UserAgent)
 	req.Header.Set("Content-Type", tlsrpt.MediaType) // which says gzip; RFC 8460 §5.4 has no Content-Encoding
 	conn, err := h.connect(ctx, to)
 	if err != nil {
