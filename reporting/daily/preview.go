@@ -2,6 +2,7 @@ package daily
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -67,7 +68,7 @@ func (r *Reporter) Send(ctx context.Context, day reporting.Day, of store.Subject
 		return Progress{}, fmt.Errorf("%s is not closed: more sessions may be counted, and receivers take a report once only", day)
 	}
 	if !r.begin(j) {
-		return Progress{}, fmt.Errorf("the report about %s is being sent", of.Name)
+		return Progress{}, fmt.Errorf("the report about %s %w", of.Name, ErrBeingSent)
 	}
 	defer r.end(j)
 	p, err := r.Progress(j)
@@ -89,6 +90,9 @@ func (r *Reporter) Send(ctx context.Context, day reporting.Day, of store.Subject
 	r.attempt(ctx, j)
 	return r.Progress(j)
 }
+
+// ErrBeingSent is returned for a report that is under way already.
+var ErrBeingSent = errors.New("is being sent")
 
 // DoneError is returned for a report that is done with.
 type DoneError struct{ Progress Progress }

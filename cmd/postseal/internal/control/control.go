@@ -6,6 +6,16 @@
 //	GET    /v1/probe?domain=D             connect to the hosts of D: [Probed]
 //	GET    /v1/sessions?day=2026-11-28    what happened, a line each: [Sessions], then {"end": [Day]};
 //	                                      with domain=D of D alone
+//	GET    /v1/reports?day=2026-11-28     what became of each report, a line each: [Report], then
+//	                                      {"end": [ReportDay]}; with domain=D of D alone, with all=1
+//	                                      those too that nobody asks for
+//	GET    /v1/report?day=…&domain=D      what was or would be sent, and where to: [Preview]; with mx=1
+//	                                      about D as an MX host, with mails=1 the mails too
+//	POST   /v1/report/send?day=…&domain=D send it now, with again=1 once more: [Sent]
+//	GET    /v1/targets                    where reports do not get through, a line each: [daily.Standing],
+//	                                      then {"end": {}}
+//	PUT    /v1/targets                    send nothing to one, the body: [Suppression]
+//	DELETE /v1/targets?target=URI         send there again: what was remembered of it
 //	GET    /v1/cache?domain=D             what is remembered, a line each: [Entry]
 //	DELETE /v1/cache?domain=D             forget D; with all=1 everything: [Purged]
 //	POST   /v1/cache/refresh?domain=D     look D up again: [Explanation]

@@ -61,7 +61,7 @@ func newServer(t *testing.T) *control.Server {
 	}
 }
 
-func newClient(t *testing.T, h http.Handler) *control.Client {
+func newClient(t *testing.T, h http.Handler, edit ...func(*http.Server)) *control.Client {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "ps")
 	if err != nil {
@@ -76,6 +76,9 @@ func newClient(t *testing.T, h http.Handler) *control.Client {
 	srv := httptest.NewUnstartedServer(h)
 	srv.Listener.Close()
 	srv.Listener = ln
+	for _, f := range edit {
+		f(srv.Config)
+	}
 	srv.Start()
 	t.Cleanup(srv.Close)
 	return &control.Client{Sockets: []string{filepath.Join(dir, "none.sock"), path}}

@@ -12,15 +12,17 @@ import (
 	"postseal/cmd/postseal/internal/overrides"
 	"postseal/policy"
 	"postseal/policy/probe"
+	"postseal/reporting/daily"
 	"postseal/socketmap"
 )
 
-// Server answers for the daemon. All fields must be set but Recorded.
+// Server answers for the daemon. All fields must be set but Recorded and Reports.
 type Server struct {
 	Engine   *policy.Engine
 	Answers  *socketmap.Server // tells what the mail server is answered
 	Rules    *overrides.Store
-	Recorded *Recorded // nil: nothing is recorded
+	Recorded *Recorded       // nil: nothing is recorded
+	Reports  *daily.Reporter // nil: no reports are sent
 	Probe    func(context.Context, policy.Destination) ([]probe.Answer, error)
 	Status   func() Status
 	Reload   func(context.Context) (Reloaded, error)
@@ -33,6 +35,12 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/explain", s.explain)
 	mux.HandleFunc("GET /v1/probe", s.probe)
 	mux.HandleFunc("GET /v1/sessions", s.sessions)
+	mux.HandleFunc("GET /v1/reports", s.reports)
+	mux.HandleFunc("GET /v1/report", s.previewReport)
+	mux.HandleFunc("POST /v1/report/send", s.sendReport)
+	mux.HandleFunc("GET /v1/targets", s.targets)
+	mux.HandleFunc("PUT /v1/targets", s.suppress)
+	mux.HandleFunc("DELETE /v1/targets", s.restore)
 	mux.HandleFunc("GET /v1/cache", s.list)
 	mux.HandleFunc("DELETE /v1/cache", s.purge)
 	mux.HandleFunc("POST /v1/cache/refresh", s.refresh)

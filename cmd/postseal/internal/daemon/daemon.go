@@ -319,6 +319,7 @@ func (d *daemon) control() *control.Server {
 	s := &control.Server{Engine: d.engine, Answers: d.socketmap, Rules: d.rules, Probe: d.probe, Status: d.status, Reload: d.askReload, Log: d.log}
 	if r := d.recording; r != nil {
 		s.Recorded = &control.Recorded{Store: r.store, Recorder: r.recorder, Closed: r.closing.Closed}
+		s.Reports = r.reporter
 	}
 	return s
 }
