@@ -42,7 +42,8 @@ func sessions(c *cli.Context) error {
 	if err := none(c); err != nil {
 		return err
 	}
-	day, err := dayOf(c, time.Now())
+	now := time.Now()
+	day, err := dayOr(c, now, reporting.DayOf(now))
 	if err != nil {
 		return err
 	}
@@ -84,11 +85,11 @@ func sessionLines(c *cli.Context, client *control.Client, day, domain string) er
 	return nil
 }
 
-// dayOf is the day that was asked for, as "2026-11-28".
-func dayOf(c *cli.Context, now time.Time) (string, error) {
+// dayOr is the day that was asked for, else def, as "2026-11-28".
+func dayOr(c *cli.Context, now time.Time, def reporting.Day) (string, error) {
 	today := reporting.DayOf(now)
 	if !c.IsSet("day") {
-		return today.String(), nil
+		return def.String(), nil
 	}
 	day, err := reporting.ParseDay(c.String("day"))
 	switch {
