@@ -34,6 +34,8 @@ type names struct {
 	hosts map[string]*sink  // by host name
 	ids   map[string]string // of the STS policies, by domain
 	gone  []string          // domains whose TXT record has been taken away
+	rua   map[string]string // where reports are wanted, by domain; absent: at the domain itself
+	extra []string          // further records of the plain zone
 
 	servers map[string]*process
 	serial  int64
@@ -161,6 +163,9 @@ func (n *names) text(z zone) string {
 			n.records(add, s)
 		}
 	}
+	if z == plain {
+		add("%s", strings.Join(n.extra, "\n"))
+	}
 	return b.String()
 }
 
@@ -185,7 +190,11 @@ func (n *names) records(add func(string, ...any), s scenario) {
 			add("_tcp.%s. IN NS gone.%s.", host.name, s.zone)
 		}
 	}
-	add(`_smtp._tls.%[1]s. IN TXT "v=TLSRPTv1; rua=mailto:reports@%[1]s"`, s.domain()) // or Postfix reports no sessions
+	rua := n.rua[s.domain()]
+	if rua == "" {
+		rua = "mailto:reports@" + s.domain()
+	}
+	add(`_smtp._tls.%s. %d IN TXT "v=TLSRPTv1; rua=%s"`, s.domain(), int(stsTTL.Seconds()), rua) // or Postfix reports no sessions
 	if s.sts != nil && !slices.Contains(n.gone, s.domain()) {
 		id := n.ids[s.domain()]
 		if id == "" {

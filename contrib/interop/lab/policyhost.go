@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -17,6 +18,7 @@ type policyHost struct {
 	policies map[string]string          // by domain
 	certs    map[string]tls.Certificate // by host name
 	fetched  map[string]int             // by domain
+	reports  []posted
 
 	server *http.Server
 	done   chan struct{}
@@ -35,7 +37,29 @@ func newPolicyHost(ca *authority) (*policyHost, error) {
 		}
 		p.policies[s.domain()], p.certs[host] = s.policy(), c
 	}
+	c, err := ca.issue(reportHost, good)
+	if err != nil {
+		return nil, err
+	}
+	p.certs[reportHost] = c
 	return p, nil
+}
+
+// reportHost takes reports at any path.
+const reportHost = "web.rua." + string(plain)
+
+// posted is a report that was posted to reportHost.
+type posted struct {
+	path      string
+	mediaType string
+	body      []byte
+}
+
+// taken are the reports that were posted so far.
+func (p *policyHost) taken() []posted {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.reports)
 }
 
 // start listens on port 443; stop ends that.
@@ -67,6 +91,15 @@ func (p *policyHost) stop() {
 func (p *policyHost) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if r.Host == reportHost && r.Method == http.MethodPost {
+		body, err := io.ReadAll(io.LimitReader(r.Body, 10<<20))
+		if err != nil {
+			return
+		}
+		p.reports = append(p.reports, posted{r.URL.Path, r.Header.Get("Content-Type"), body})
+		w.WriteHeader(http.StatusCreated)
+		return
+	}
 	domain := strings.TrimPrefix(r.Host, "mta-sts.")
 	text := p.policies[domain]
 	if text == "" || r.URL.Path != "/.well-known/mta-sts.txt" { // RFC 8461 §3.3

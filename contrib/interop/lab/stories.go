@@ -33,6 +33,7 @@ var stories = []story{
 	{"milter-down", (*lab).milterDown},
 	{"sessions", (*lab).sessionsStory},
 	{"sessions-kill", (*lab).sessionsKill},
+	{"reports", (*lab).reportsStory},
 	{"kill", (*lab).kill},
 	{"throughput", (*lab).throughput},
 	{"outage", (*lab).outage},
