@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -19,9 +18,8 @@ var errAbandoned = errors.New("message given up by the client")
 // is text.
 type dotText struct {
 	wire  *wire
-	begin bool   // of a line
-	cr    bool   // the last octet was a CR
-	rest  []byte // of what was read
+	begin bool // of a line
+	cr    bool // the last octet was a CR
 	ended bool
 }
 
@@ -30,18 +28,17 @@ func newDotText(w *wire) *dotText { return &dotText{wire: w, begin: true} }
 func (d *dotText) Read(p []byte) (int, error) {
 	n := 0
 	for n < len(p) && !d.ended {
-		if len(d.rest) == 0 {
-			// Give what there is before waiting for more.
-			if n > 0 && d.wire.in.Buffered() == 0 {
-				return n, nil
-			}
-			if err := d.more(); err != nil {
-				return n, err
-			}
-			continue
+		// Give what there is before waiting for more.
+		if n > 0 && d.wire.in.Buffered() == 0 {
+			return n, nil
 		}
-		c := copy(p[n:], d.rest)
-		n, d.rest = n+c, d.rest[c:]
+		text, err := d.next()
+		if err != nil {
+			return n, err
+		}
+		c := copy(p[n:], text)
+		d.take(text[:c])
+		n += c
 	}
 	if d.ended && n == 0 {
 		return 0, io.EOF
@@ -49,24 +46,56 @@ func (d *dotText) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// more reads up to the end of a line, or of the buffer.
-func (d *dotText) more() error {
-	line, err := d.wire.in.ReadSlice('\n')
-	if err != nil && err != bufio.ErrBufferFull {
+// next is the text that has been received, at most up to the next line that begins
+// with a dot: whole lines need not be looked at one by one. It has no octet behind the
+// end, or where a dot was taken off and nothing is there yet.
+func (d *dotText) next() ([]byte, error) {
+	in := d.wire.in
+	if _, err := in.Peek(1); err != nil {
+		return nil, noEnd(err)
+	}
+	text, _ := in.Peek(in.Buffered())
+	if d.begin && text[0] == '.' {
+		return nil, d.dot()
+	}
+	if d.cr && text[0] == '\n' { // the dot may be next
+		return text[:1], nil
+	}
+	if i := bytes.Index(text, []byte("\r\n.")); i >= 0 {
+		text = text[:i+len("\r\n")]
+	}
+	return text, nil
+}
+
+// dot takes off the dot in front of a line, or the end of the text.
+func (d *dotText) dot() error {
+	in := d.wire.in
+	line, err := in.Peek(2)
+	if err == nil && line[1] == '\r' {
+		line, err = in.Peek(len(".\r\n"))
+	}
+	if err != nil {
 		return noEnd(err)
 	}
-	whole := err == nil
-	if d.begin && line[0] == '.' {
-		if string(line) == ".\r\n" {
-			d.ended = true
-			return nil
-		}
-		line = line[1:]
+	if string(line) == ".\r\n" {
+		d.ended = true
+		in.Discard(len(line))
+		return nil
 	}
-	d.begin = whole && (bytes.HasSuffix(line, []byte("\r\n")) || d.cr && len(line) == 1)
-	d.cr = len(line) > 0 && line[len(line)-1] == '\r'
-	d.rest = line
+	d.begin, d.cr = false, false
+	in.Discard(1)
 	return nil
+}
+
+// take removes text from what has been received.
+func (d *dotText) take(text []byte) {
+	if len(text) == 0 {
+		return
+	}
+	last := len(text) - 1
+	d.begin = text[last] == '\n' && (last > 0 && text[last-1] == '\r' || last == 0 && d.cr)
+	d.cr = text[last] == '\r'
+	d.wire.in.Discard(len(text))
 }
 
 // drop reads the text to its end. Who goes on sending without one is cut off.

@@ -26,7 +26,7 @@ const (
 	// have many recipients that are refused.
 	maxErrors = 100
 
-	inputSize        = 8 << 10
+	inputSize        = 16 << 10 // as much as a piece of a message, and as a TLS record (RFC 8446 §5.1)
 	handshakeTimeout = time.Minute
 )
 
