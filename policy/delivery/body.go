@@ -13,7 +13,8 @@ import (
 
 const (
 	firstPiece = 4 << 10  // holds most messages of a few lines
-	piece      = 16 << 10 // is what a file is written with, too
+	piece      = 16 << 10 // of what is kept in memory
+	filePiece  = 32 << 10 // written at once; more takes memory in each of hundreds of sessions
 
 	// maxInMemory is the size up to which a message is kept in memory, if there is
 	// room: most mail is smaller, and what is larger the page cache keeps as well.
@@ -67,7 +68,8 @@ func (b *body) receive(r io.Reader, max int64) error {
 		if err != nil {
 			return storageError{err}
 		}
-		n, err := r.Read(into)
+		into = into[:min(int64(len(into)), max-b.size+1)] // one octet too many tells
+		n, err := fill(r, into)
 		b.note(into[:n])
 		if b.size += int64(n); b.size > max {
 			return errTooLarge
@@ -88,6 +90,16 @@ func (b *body) receive(r io.Reader, max int64) error {
 	}
 }
 
+// fill reads until p is full or there is an error.
+func fill(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var more int
+		more, err = r.Read(p[n:])
+		n += more
+	}
+	return n, err
+}
+
 // room is where the next octets go: the rest of the last piece, a new piece, or
 // a buffer in front of the file.
 func (b *body) room(buf *[]byte) ([]byte, error) {
@@ -106,11 +118,12 @@ func (b *body) room(buf *[]byte) ([]byte, error) {
 		b.pieces = append(b.pieces, make([]byte, 0, size))
 		return b.pieces[len(b.pieces)-1][:size], nil
 	}
-	*buf = make([]byte, piece)
+	*buf = make([]byte, filePiece)
 	return *buf, b.spill()
 }
 
-// spilled is how the names of files begin, for the moment that they have one.
+// spilled is how the names of files begin, where they cannot do without one for a
+// moment.
 const spilled = "postseal-message-"
 
 // Sweep removes the files of messages that a process was killed beside before they
@@ -127,14 +140,11 @@ func Sweep(dir string) error {
 
 // spill moves the text into a file.
 func (b *body) spill() error {
-	f, err := os.CreateTemp(b.dir, spilled+"*")
+	f, err := nameless(b.dir)
 	if err != nil {
 		return err
 	}
 	b.file = f
-	if err := os.Remove(f.Name()); err != nil {
-		return err
-	}
 	for _, p := range b.pieces {
 		if _, err := f.Write(p); err != nil {
 			return err
@@ -143,6 +153,19 @@ func (b *body) spill() error {
 	b.pieces = nil
 	b.release()
 	return nil
+}
+
+// named opens a file and takes its name away.
+func named(dir string) (*os.File, error) {
+	f, err := os.CreateTemp(dir, spilled+"*")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // note looks for line ends that are none (RFC 5321 §2.3.8).
@@ -159,20 +182,23 @@ func (b *body) note(p []byte) {
 		}
 		p = p[1:]
 	}
-	for len(p) > 0 {
-		i := bytes.IndexByte(p, '\n')
+	ends := 0
+	for rest := p; ; ends++ {
+		i := bytes.IndexByte(rest, '\n')
 		if i < 0 {
-			// A CR at the very end may still get its LF.
-			cr := bytes.IndexByte(p, '\r')
-			b.stray = cr >= 0 && cr < len(p)-1
-			return
+			break
 		}
-		if cr := bytes.IndexByte(p[:i], '\r'); cr < 0 || cr != i-1 {
+		if i == 0 || rest[i-1] != '\r' {
 			b.stray = true
 			return
 		}
-		p = p[i+1:]
+		rest = rest[i+1:]
 	}
+	returns := bytes.Count(p, []byte{'\r'})
+	if bytes.HasSuffix(p, []byte{'\r'}) { // it may still get its LF
+		returns--
+	}
+	b.stray = returns != ends
 }
 
 func (b *body) finish() { b.stray = b.stray || b.last == '\r' }
