@@ -36,6 +36,14 @@ func (d Destination) String() string {
 	return d.Domain
 }
 
+// Unicode is String with U-labels, as a mail server with SMTPUTF8 may name it.
+func (d Destination) Unicode() string {
+	if name, err := userName.ToUnicode(d.Domain); err == nil {
+		d.Domain = name
+	}
+	return d.String()
+}
+
 // services are the port names that mail configurations use (IANA names of
 // ports 25, 465 and 587; Postfix passes "[host]:smtp" on as written).
 var services = map[string]uint16{"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465}

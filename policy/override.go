@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,6 +72,14 @@ func (r *rules) find(domain string, now time.Time) *Override {
 		}
 	}
 	return nil
+}
+
+// list has all rules, in no order.
+func (r *rules) list() []*Override {
+	if r == nil {
+		return nil
+	}
+	return slices.AppendSeq(slices.Collect(maps.Values(r.exact)), maps.Values(r.suffix))
 }
 
 // until is when the rule ends by itself, zero if never or if there is none.

@@ -15,9 +15,10 @@ import (
 func cacheCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "cache",
-		Usage: "list, show, refresh or purge what is remembered of domains",
+		Usage: "list, show, refresh, purge or export what is remembered of domains",
 		Description: `  postseal cache list
   postseal cache show example.org
+  postseal cache export                    # a table for Postfix, for while the daemon is down
   postseal cache refresh example.org       # their new policy, now
   postseal cache purge example.org         # forget a policy that has not expired, too`,
 		Subcommands: []*cli.Command{
@@ -61,6 +62,7 @@ has been found again.
 				HideHelpCommand: true,
 				Action:          cachePurge,
 			},
+			exportCommand(),
 		},
 		Action: needsSubcommand,
 	}

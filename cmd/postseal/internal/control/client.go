@@ -131,25 +131,38 @@ func (c *Client) List(ctx context.Context, domain string, f func(Entry) error) e
 	if domain != "" {
 		q.Set("domain", domain)
 	}
-	return c.do(ctx, http.MethodGet, "/v1/cache", q, nil, func(r io.Reader) error {
+	return c.do(ctx, http.MethodGet, "/v1/cache", q, nil, each(f))
+}
+
+// Answers hands what a map answers for every known destination to f.
+func (c *Client) Answers(ctx context.Context, name string, f func(Known) error) error {
+	return c.do(ctx, http.MethodGet, "/v1/answers", url.Values{"map": {name}}, nil, each(f))
+}
+
+// each reads an answer that has a line for each T, and perhaps an error as the last.
+func each[T any](f func(T) error) func(io.Reader) error {
+	return func(r io.Reader) error {
 		for dec := json.NewDecoder(r); ; {
-			var line struct {
-				Entry
-				failure
-			}
-			switch err := dec.Decode(&line); {
+			var text json.RawMessage
+			switch err := dec.Decode(&text); {
 			case errors.Is(err, io.EOF):
 				return nil
 			case err != nil:
 				return err
-			case line.Error != "":
-				return errors.New(line.Error)
 			}
-			if err := f(line.Entry); err != nil {
+			var broken failure
+			if err := json.Unmarshal(text, &broken); err == nil && broken.Error != "" {
+				return errors.New(broken.Error)
+			}
+			var line T
+			if err := json.Unmarshal(text, &line); err != nil {
+				return err
+			}
+			if err := f(line); err != nil {
 				return err
 			}
 		}
-	})
+	}
 }
 
 // Purge forgets a domain, or everything with "".

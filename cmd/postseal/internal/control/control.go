@@ -18,6 +18,7 @@
 //	DELETE /v1/targets?target=URI         send there again: what was remembered of it
 //	GET    /v1/cache?domain=D             what is remembered, a line each: [Entry]
 //	DELETE /v1/cache?domain=D             forget D; with all=1 everything: [Purged]
+//	GET    /v1/answers?map=M              what M answers by what was proven last, a line each: [Known]
 //	POST   /v1/cache/refresh?domain=D     look D up again: [Explanation]
 //	GET    /v1/overrides                  the operator's rules: [Overrides]
 //	PUT    /v1/overrides                  add or replace one, the body: [Stored]
@@ -73,6 +74,13 @@ func newEntry(s policy.Summary) Entry {
 		e.LastUsed = time.Time{}
 	}
 	return e
+}
+
+// Known is the answer of a map for a destination, by what was proven last.
+type Known struct {
+	Destination string `json:"destination"`
+	Unicode     string `json:"unicode,omitempty"` // the same in U-labels, where it has any
+	Answer      string `json:"answer"`            // "OK dane-only", "NOTFOUND", "TEMP reason"
 }
 
 // Purged tells how many destinations were forgotten.

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"postseal/cmd/postseal/internal/overrides"
@@ -43,6 +45,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("DELETE /v1/targets", s.restore)
 	mux.HandleFunc("GET /v1/cache", s.list)
 	mux.HandleFunc("DELETE /v1/cache", s.purge)
+	mux.HandleFunc("GET /v1/answers", s.answers)
 	mux.HandleFunc("POST /v1/cache/refresh", s.refresh)
 	mux.HandleFunc("GET /v1/overrides", s.rules)
 	mux.HandleFunc("PUT /v1/overrides", s.setRule)
@@ -123,6 +126,31 @@ func (s *Server) list(w http.ResponseWriter, r *http.Request) {
 			return true
 		}
 		broken = enc.Encode(newEntry(e))
+		return broken == nil
+	})
+	if err != nil && broken == nil {
+		enc.Encode(failure{err.Error()})
+	}
+}
+
+// answers streams, as list does.
+func (s *Server) answers(w http.ResponseWriter, r *http.Request) {
+	name := r.URL.Query().Get("map")
+	is := func(a socketmap.Answer) bool { return a.Map == name }
+	if !slices.ContainsFunc(s.Answers.Answers(nil), is) {
+		refuse(w, http.StatusBadRequest, errors.New("no map "+quoted(name)+" answers by domain"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	enc := json.NewEncoder(w)
+	var broken error
+	err := s.Engine.Known(func(d *policy.Decision) bool {
+		list := s.Answers.Answers(d)
+		k := Known{Destination: d.Destination.String(), Answer: strings.TrimSuffix(list[slices.IndexFunc(list, is)].Text, " ")}
+		if u := d.Destination.Unicode(); u != k.Destination {
+			k.Unicode = u
+		}
+		broken = enc.Encode(k)
 		return broken == nil
 	})
 	if err != nil && broken == nil {
