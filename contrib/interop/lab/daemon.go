@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -28,6 +29,9 @@ type daemon struct {
 
 	localRelay string // address of the milter-free smtpd for local recipients; "": none
 
+	held      []*os.File // sockets that outlive it; nil: it has its own
+	heldNames []string   // the sections of its config that they are for
+
 	process *process
 }
 
@@ -41,7 +45,7 @@ func newDaemon(work, binary, name, resolver, address string, folders []string) (
 
 // start launches the daemon and waits until it answers.
 func (d *daemon) start(ctx context.Context) (err error) {
-	d.process, err = launch(filepath.Join(d.folder, "log"), d.binary, "serve", "--config", d.config)
+	d.process, err = launchCommand(filepath.Join(d.folder, "log"), d.serve())
 	if err != nil {
 		return err
 	}

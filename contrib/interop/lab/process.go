@@ -24,17 +24,21 @@ type process struct {
 
 // launch starts a program whose output is added to the file logPath.
 func launch(logPath, name string, args ...string) (*process, error) {
+	return launchCommand(logPath, exec.Command(name, args...))
+}
+
+// launchCommand is launch for a command with more than arguments.
+func launchCommand(logPath string, cmd *exec.Cmd) (*process, error) {
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		log.Close()
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
-	p := &process{name: name, cmd: cmd, log: log, done: make(chan struct{})}
+	p := &process{name: cmd.Path, cmd: cmd, log: log, done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		cmd.Wait() // how it ended is in its log

@@ -30,6 +30,8 @@ var stories = []story{
 	{"transport", (*lab).transport},
 	{"native", (*lab).native},
 	{"daemon-down", (*lab).daemonDown},
+	{"flowing", (*lab).flowing},
+	{"restarted", (*lab).restarted},
 	{"milter-down", (*lab).milterDown},
 	{"sessions", (*lab).sessionsStory},
 	{"sessions-kill", (*lab).sessionsKill},
