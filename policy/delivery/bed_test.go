@@ -176,10 +176,17 @@ func stsPolicy(mode string, mx ...string) string {
 	return s + "max_age: 86400\n"
 }
 
+// digest is that of a text.
+func digest(text plainText) ledger.Digest {
+	h := ledger.NewHash()
+	io.WriteString(h, string(text))
+	return h.Digest()
+}
+
 // message makes one that the ledger can tell from others.
 func (b *bed) message(mode requiretls.Mode, from string, to ...string) *message {
 	c := plainText("Received: from client.test\r\nSubject: test\r\n\r\nHello.\r\n")
-	m := &message{mode: mode, original: c, content: c, received: "from client.test"}
+	m := &message{mode: mode, digest: digest(c), content: c, received: "from client.test"}
 	m.envelope.From = from
 	for _, to := range to {
 		m.envelope.To = append(m.envelope.To, smtpclient.Recipient{Addr: to})

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+
+	"postseal/policy/delivery/ledger"
 )
 
 const (
@@ -48,7 +50,8 @@ type body struct {
 	budget *budget
 	limit  int64 // of the budget
 	dir    string
-	large  bool // it was said to be
+	large  bool         // it was said to be
+	hash   *ledger.Hash // of what is received, while it is at hand; nil: nobody asks for it
 
 	pieces [][]byte // of firstPiece, then piece octets
 	taken  int64
@@ -71,6 +74,9 @@ func (b *body) receive(r io.Reader, max int64) error {
 		into = into[:min(int64(len(into)), max-b.size+1)] // one octet too many tells
 		n, err := fill(r, into)
 		b.note(into[:n])
+		if b.hash != nil {
+			b.hash.Write(into[:n])
+		}
 		if b.size += int64(n); b.size > max {
 			return errTooLarge
 		}
@@ -199,6 +205,14 @@ func (b *body) note(p []byte) {
 		returns--
 	}
 	b.stray = returns != ends
+}
+
+// digest is that of the text as received, zero if nobody asks for it.
+func (b *body) digest() (d ledger.Digest) {
+	if b.hash != nil {
+		d = b.hash.Digest()
+	}
+	return d
 }
 
 func (b *body) finish() { b.stray = b.stray || b.last == '\r' }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 
+	"postseal/policy/delivery/ledger"
 	"postseal/policy/requiretls"
 	"postseal/policy/smtpclient"
 )
@@ -15,7 +16,8 @@ type Message struct {
 	Mode     requiretls.Mode
 	Envelope smtpclient.Envelope
 	Modes    []requiretls.Mode
-	Original string
+	Original string // all that was received
+	Digest   ledger.Digest
 	Content  string
 	Size     int64 // of Content, as announced
 	Received string
@@ -27,7 +29,7 @@ func (s *Server) ServeWith(ctx context.Context, ln net.Listener, mode requiretls
 	return s.serve(ctx, ln, mode, func(ctx context.Context, m *message) []smtpclient.Reply {
 		return deliver(ctx, &Message{
 			Mode: m.mode, Envelope: m.envelope, Modes: m.modes,
-			Original: readAll(m.original), Content: readAll(m.content), Size: m.content.Size(),
+			Original: readAll(m.content.(*edited).body), Digest: m.digest, Content: readAll(m.content), Size: m.content.Size(),
 			Received: m.received, QueueID: m.queueID,
 		})
 	})

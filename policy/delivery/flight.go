@@ -93,14 +93,9 @@ func (d *delivery) identify() {
 	if d.s.Ledger == nil || d.m.queueID == "" && d.m.received == "" {
 		return
 	}
-	sum, err := ledger.Sum(d.m.original.Open())
-	if err != nil {
-		d.log.Error("message cannot be read for the ledger of deliveries", "error", err)
-		return
-	}
 	d.keyed = true
 	for _, to := range d.m.envelope.To {
-		d.keys = append(d.keys, sum.Key(d.m.queueID, d.m.envelope.From, to.Addr))
+		d.keys = append(d.keys, d.m.digest.Key(d.m.queueID, d.m.envelope.From, to.Addr))
 	}
 }
 

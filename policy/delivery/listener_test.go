@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"postseal/policy/delivery"
+	"postseal/policy/delivery/ledger"
 	"postseal/policy/requiretls"
 	"postseal/policy/smtpclient"
 )
@@ -65,6 +66,7 @@ func (d *door) none() {
 // open serves on ln until the test ends.
 func open(t testing.TB, s *delivery.Server, ln net.Listener, mode requiretls.Mode) *door {
 	t.Helper()
+	s.Ledger = &ledger.Ledger{} // nobody asks it, but digests are made for it
 	if s.Hostname == "" {
 		s.Hostname = "relay.example.com"
 	}

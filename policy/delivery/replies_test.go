@@ -119,7 +119,7 @@ func TestRecipients(t *testing.T) {
 		b, h := one(t)
 		m := b.message(normal, "s@sender.test", "u@d.test")
 		c := plainText("Received: x\r\nTLS-Required:  No\r\nX: \ty\r\n\r\n.\r\n..x\r\n")
-		m.original, m.content = c, c
+		m.digest, m.content = digest(c), c
 		want(t, b.deliver(context.Background(), m)[0], "250 2.0.0")
 		if got := string(h.Mails()[0].Data); got != string(c) {
 			t.Errorf("got %q", got)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"postseal/policy/delivery/ledger"
 	"postseal/policy/requiretls"
 	"postseal/policy/smtpclient"
 )
@@ -110,6 +111,9 @@ func (s *session) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 func (s *session) receive(t *transaction) []smtpclient.Reply {
 	d := s.wire.door
 	b := &body{budget: &d.server.memory, limit: d.maxMemory, dir: d.server.TempDir, large: t.size > maxInMemory}
+	if d.server.Ledger != nil {
+		b.hash = ledger.NewHash()
+	}
 	defer b.Close()
 	if err := b.receive(s.wire.text, d.maxMessage); err != nil {
 		r := s.trouble(err)
@@ -170,7 +174,7 @@ func (s *session) message(t *transaction, b *body) (*message, smtpclient.Reply) 
 	}
 	m := &message{
 		mode: t.mode, envelope: t.envelope, modes: t.modes,
-		original: b, received: h.received, messageID: h.messageID,
+		digest: b.digest(), received: h.received, messageID: h.messageID,
 		queueID: t.queueID, id: strings.ToLower(rand.Text()[:16]),
 	}
 	line := trace{

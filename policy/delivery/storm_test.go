@@ -91,7 +91,7 @@ func insist(t *testing.T, b *still, n, domains, each int, retry time.Duration) {
 		}
 		m := b.message(to...)
 		c := plainText(fmt.Sprintf("Received: %d\r\n\r\n", n))
-		m.original, m.content = c, c
+		m.digest, m.content = digest(c), c
 		var left []string
 		for i, r := range b.deliver(context.Background(), m) {
 			switch {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"postseal/policy/delivery"
+	"postseal/policy/delivery/ledger"
 	"postseal/policy/requiretls"
 	"postseal/policy/smtpclient"
 )
@@ -28,6 +29,11 @@ func (d *door) send(text string) *delivery.Message {
 	defer d.mu.Unlock()
 	m := d.have[len(d.have)-1]
 	d.have = nil
+	h := ledger.NewHash()
+	io.WriteString(h, m.Original)
+	if m.Digest != h.Digest() {
+		d.t.Error("the digest is not that of what was received")
+	}
 	if int64(len(m.Content)) != m.Size {
 		d.t.Errorf("content has %d octets, said to be %d", len(m.Content), m.Size)
 	}

@@ -383,7 +383,7 @@ func TestLedger(t *testing.T) {
 	again("the same", 1, func(*message) {})
 	again("another recipient", 2, func(m *message) { m.envelope.To[0].Addr = "v@d.test" })
 	again("another sender", 2, func(m *message) { m.envelope.From = "t@sender.test" })
-	again("another text", 2, func(m *message) { m.original = plainText("Received: other\r\n\r\n") })
+	again("another text", 2, func(m *message) { m.digest = digest("Received: other\r\n\r\n") })
 	again("a queue id", 2, func(m *message) { m.queueID = "4abc" })
 
 	t.Run("without mark of the mail server", func(t *testing.T) {
@@ -438,7 +438,7 @@ func TestLedger(t *testing.T) {
 		frozen(t, func(t *testing.T, b *still) {
 			h := b.host("d.test", mxtest.Config{})
 			m := b.message("u@d.test")
-			m.original, m.content = unreadable{}, unreadable{}
+			m.content = unreadable{}
 			want(t, b.deliver(context.Background(), m)[0], "451 4.3.0")
 			took(t, h, 0)
 		})

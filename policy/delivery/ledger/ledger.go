@@ -22,6 +22,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"log/slog"
 	"sync"
@@ -54,14 +55,17 @@ var errFull = errors.New("too many deliveries wait to be recorded")
 // Digest stands for all bytes of a message as received.
 type Digest [sha256.Size]byte
 
-// Sum reads a message to its end.
-func Sum(message io.Reader) (Digest, error) {
-	h := sha256.New()
-	if _, err := io.Copy(h, message); err != nil {
-		return Digest{}, fmt.Errorf("read message: %w", err)
-	}
-	return Digest(h.Sum(nil)), nil
-}
+// Hash makes the Digest of what is written to it.
+type Hash struct{ sha hash.Hash }
+
+// NewHash returns the Hash of nothing yet.
+func NewHash() *Hash { return &Hash{sha256.New()} }
+
+// Write never fails.
+func (h *Hash) Write(p []byte) (int, error) { return h.sha.Write(p) }
+
+// Digest is that of all that was written so far.
+func (h *Hash) Digest() Digest { return Digest(h.sha.Sum(nil)) }
 
 // Key names one message for one recipient: a SHA-256.
 type Key [sha256.Size]byte
