@@ -54,6 +54,7 @@ func (s *Store) page(day reporting.Day, prefix, after []byte) (list []counted, e
 		}
 		cursor := counts.Cursor()
 		from := prefix
+		var last counted // whose policy the next one often has too: one may be 64 KiB
 		if after != nil {
 			from = append(bytes.Clone(after), 0) // the least of all that are greater
 		}
@@ -61,9 +62,14 @@ func (s *Store) page(day reporting.Day, prefix, after []byte) (list []counted, e
 			c := counted{raw: bytes.Clone(key)}
 			if k, ok := decodeKey(key); ok {
 				c.key, c.n = k, number(value)
-				if k.Policy != (reporting.PolicyID{}) {
+				switch k.Policy {
+				case reporting.PolicyID{}:
+				case last.key.Policy:
+					c.policy = last.policy
+				default:
 					c.policy = decodePolicy(policies.Get(k.Policy[:]))
 				}
+				last = c
 			}
 			list = append(list, c)
 		}

@@ -42,10 +42,10 @@ type Progress struct {
 }
 
 // SetProgress is on disk when it returns nil, else nothing of it is. Progress of a day
-// that is forgotten is forgotten too. What many callers bring while the disk is busy is
-// written at once.
-func (s *Store) SetProgress(p Progress) error {
-	w := &progressWrite{Progress: p, done: make(chan error, 1)}
+// that is forgotten is forgotten too. Of several about one subject the last counts. What
+// many callers bring while the disk is busy is written at once.
+func (s *Store) SetProgress(list ...Progress) error {
+	w := &progressWrite{list, make(chan error, 1)}
 	s.mu.Lock()
 	s.waiting = append(s.waiting, w)
 	if s.writing {
@@ -69,7 +69,7 @@ func (s *Store) SetProgress(p Progress) error {
 }
 
 type progressWrite struct {
-	Progress
+	list []Progress
 	done chan error
 }
 
@@ -77,8 +77,10 @@ func (s *Store) writeProgress(list []*progressWrite) error {
 	return s.DB.Update(func(tx *bolt.Tx) error {
 		days := tx.Bucket([]byte(bucketDays))
 		for _, w := range list {
-			if err := w.put(days); err != nil {
-				return err
+			for i := range w.list {
+				if err := w.list[i].put(days); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
