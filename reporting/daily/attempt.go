@@ -13,17 +13,20 @@ import (
 	"postseal/reporting/tlsrpt"
 )
 
-// attempt tries to send a report.
-func (r *Reporter) attempt(ctx context.Context, j job) {
+// attempt tries to send a report, if it is due or must be sent now.
+func (r *Reporter) attempt(ctx context.Context, j job, must bool) {
 	p, err := r.Progress(j)
 	if err != nil {
 		r.Log.Error("progress of a report cannot be read", "about", j.of.Name, "day", j.day.String(), "error", err)
 		return
 	}
-	if p.Done() {
+	now := r.now()
+	if due, open := r.due(j, &p); p.Done() || !must && (!open || due.After(now)) {
 		return
 	}
-	now := r.Now()
+	if p.Begun.After(now) { // the clock was ahead
+		p.Begun = now
+	}
 	targets, err := r.targets(ctx, j, &p)
 	switch {
 	case ctx.Err() != nil:
@@ -32,33 +35,62 @@ func (r *Reporter) attempt(ctx context.Context, j job) {
 		r.later(j, &p, now, err.Error())
 		return
 	case p.Done():
-		r.record(j, &p, nil)
+		r.recordSoon(j, &p)
 		return
 	}
-	c, err := r.composed(j, &p)
+	c, err := r.composed(ctx, j, &p)
 	switch {
+	case ctx.Err() != nil:
+		return
 	case err != nil:
 		r.later(j, &p, now, err.Error())
 		return
 	case p.Done():
-		r.record(j, &p, nil)
+		r.recordSoon(j, &p)
 		return
 	}
 	open := r.open(&p, targets, now)
 	if len(open) == 0 {
 		p.settle()
-		r.record(j, &p, nil)
+		r.recordSoon(j, &p)
 		return
 	}
 	at := places(open)
-	wait, ok := r.pace.enter(at, now, p.Booked)
+	if c.large() {
+		at = append(at, largeReports)
+	}
+	wait, ok := r.pace.enter(at, p.Booked)
 	if !ok {
 		p.State, p.Booked, p.Next = Waiting, true, now.Add(wait)
-		r.record(j, &p, nil)
+		r.recordSoon(j, &p)
 		return
 	}
-	defer r.pace.leave(at)
-	r.send(ctx, j, &p, c.Report, open)
+	since := time.Now().Add(wait)
+	defer func() { r.pace.leave(at, since) }()
+	if sleep(ctx, wait) {
+		r.send(ctx, j, &p, c.Report, open)
+	}
+}
+
+// sleep reports false where ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// limited is ctx for what a stranger's server may draw out.
+func (r *Reporter) limited(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := patience
+	if len(r.working) > workers/2 {
+		limit = pressed
+	}
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %v", limit))
 }
 
 // targets says where a report goes to. It settles p where it goes nowhere.
@@ -71,7 +103,9 @@ func (r *Reporter) targets(ctx context.Context, j job, p *Progress) ([]Target, e
 		}
 		return list, nil
 	}
-	record, err := r.Record(ctx, j.of.Name)
+	limited, cancel := r.limited(ctx)
+	defer cancel()
+	record, err := r.Record(limited, j.of.Name)
 	switch {
 	case err == nil, len(rule.Copy) > 0 && asksForNone(err):
 		return r.named(j.of, record), nil
@@ -114,7 +148,13 @@ func asksForNone(err error) bool {
 }
 
 // composed is the report; it settles p where there is none to send.
-func (r *Reporter) composed(j job, p *Progress) (Composed, error) {
+func (r *Reporter) composed(ctx context.Context, j job, p *Progress) (Composed, error) {
+	select {
+	case <-ctx.Done():
+		return Composed{}, ctx.Err()
+	case r.composing <- struct{}{}:
+	}
+	defer func() { <-r.composing }()
 	c, err := r.compose(j)
 	if err != nil {
 		return c, err
@@ -133,7 +173,21 @@ func (r *Reporter) composed(j job, p *Progress) (Composed, error) {
 // open are the targets that a report is still to go to. It leaves out those that are
 // suppressed.
 func (r *Reporter) open(p *Progress, targets []Target, now time.Time) (open []Target) {
+	named := func(at TargetProgress) bool {
+		return slices.ContainsFunc(targets, func(t Target) bool { return t.URI == at.URI })
+	}
+	p.Targets = slices.DeleteFunc(p.Targets, func(at TargetProgress) bool {
+		return at.State == Waiting && at.Tries == 0 && !named(at)
+	})
+	for i := range p.Targets {
+		if at := &p.Targets[i]; at.State == Waiting && !named(*at) {
+			at.State, at.Reply = GivenUp, "the domain does not name it any more"
+		}
+	}
 	for _, t := range targets {
+		if len(p.Targets) >= maxTried && p.index(t.URI) < 0 {
+			continue
+		}
 		at := p.target(t.URI)
 		if at.State != Waiting {
 			continue
@@ -145,18 +199,13 @@ func (r *Reporter) open(p *Progress, targets []Target, now time.Time) (open []Ta
 		}
 		at.State, at.Reply, at.At = Suppressed, "until "+s.Until.Format(time.DateOnly)+": "+s.Reason, now
 	}
-	for i := range p.Targets { // no longer asked for
-		if at := &p.Targets[i]; at.State == Waiting && !slices.ContainsFunc(open, func(t Target) bool { return t.URI == at.URI }) {
-			at.State, at.Reply = GivenUp, "the domain does not name it any more"
-		}
-	}
 	return open
 }
 
 // send brings a report to targets, side by side. That it will is on disk before, so that
 // no loop of crashes sends one again and again.
 func (r *Reporter) send(ctx context.Context, j job, p *Progress, report *tlsrpt.Report, targets []Target) {
-	now := r.Now()
+	now := r.now()
 	if p.Begun.IsZero() {
 		p.Begun = now
 	}
@@ -175,7 +224,7 @@ func (r *Reporter) send(ctx context.Context, j job, p *Progress, report *tlsrpt.
 		at.Tries++
 	}
 	if err := r.Store.SetProgress(r.written(j, p, nil)); err != nil {
-		r.Log.Error("nothing is sent while progress cannot be written", "about", j.of.Name, "day", j.day.String(), "error", err)
+		r.unwritable(err)
 		return
 	}
 	var (
@@ -207,7 +256,9 @@ func (r *Reporter) bring(ctx context.Context, j job, report *tlsrpt.Report, t Ta
 	case t.Folder != "":
 		return file(t.Folder, report, j.of.Name)
 	case !t.Mail():
-		return r.HTTPS.Send(ctx, t.URI, report)
+		limited, cancel := r.limited(ctx)
+		defer cancel()
+		return r.HTTPS.Send(limited, t.URI, report)
 	}
 	message, err := r.Mail.Message(report, j.of.Name, t.Address, r.Now())
 	if err != nil {
@@ -222,7 +273,7 @@ func (r *Reporter) bring(ctx context.Context, j job, report *tlsrpt.Report, t Ta
 // note takes down what came of an attempt at a target.
 func (r *Reporter) note(j job, p *Progress, t Target, reply string, err error) {
 	at := p.target(t.URI)
-	at.Trying, at.At, at.Reply = false, r.Now(), reply
+	at.Trying, at.At, at.Reply = false, r.now(), reply
 	log := r.Log.With("about", j.of.Name, "day", j.day.String(), "target", t.URI)
 	if err == nil {
 		at.State = Sent

@@ -2,6 +2,8 @@ package daily
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 
 	"postseal/reporting"
@@ -9,9 +11,18 @@ import (
 	"postseal/reporting/tlsrpt"
 )
 
-// maxHostDomains bounds what is read for one report about an MX host; what is left out of
-// it is only that.
-const maxHostDomains = 10_000
+const (
+	// maxHostDomains bounds what is read for one report about an MX host; what is left out
+	// of it is only that.
+	maxHostDomains = 10_000
+	// maxHeld details, and maxText bytes of policies, are in memory at once for a report;
+	// then what it has no room for is merged.
+	maxHeld = 8000
+	maxText = 4 << 20
+	// largeDetails or largeText bytes make a report large, as few are.
+	largeDetails = 300
+	largeText    = 256 << 10
+)
 
 // Composed is a report and what is not in it.
 type Composed struct {
@@ -28,7 +39,7 @@ type Composed struct {
 
 // compose makes the report about a subject for a day that is closed: always the same.
 func (r *Reporter) compose(j job) (Composed, error) {
-	c := composer{r: r, j: j, results: map[reporting.PolicyID]*tlsrpt.PolicyResult{}}
+	c := composer{r: r, j: j, index: map[reporting.PolicyID]int{}}
 	domains := []string{j.of.Name}
 	if j.of.Host {
 		var err error
@@ -41,21 +52,37 @@ func (r *Reporter) compose(j job) (Composed, error) {
 			return c.Composed, err
 		}
 	}
-	if len(c.results) == 0 {
+	report := &c.report
+	if len(report.Policies) == 0 {
 		return c.Composed, nil
 	}
-	report := &tlsrpt.Report{Organization: r.Organization, Contact: r.Contact}
+	report.Organization, report.Contact = r.Organization, r.Contact
 	report.Start, report.End = tlsrpt.Day(j.day.Start())
 	report.ID = tlsrpt.ReportID(report.Start, j.of.Name, report.Submitter(), r.instance(j.of))
-	for _, result := range c.results {
-		report.Policies = append(report.Policies, *result)
-	}
-	c.Loss = report.Tidy()
+	c.tidy()
 	if err := report.Validate(); err != nil {
 		return c.Composed, fmt.Errorf("report about %s: %w", j.of.Name, err)
 	}
 	c.Report = report
 	return c.Composed, nil
+}
+
+// large reports whether a report takes much memory.
+func (c *Composed) large() bool {
+	details, text := 0, 0
+	for i := range c.Report.Policies {
+		p := &c.Report.Policies[i]
+		details += len(p.Failures)
+		text += textSize(p.Policy.Strings) + textSize(p.Policy.MX)
+	}
+	return details > largeDetails || text > largeText
+}
+
+func textSize(list []string) (n int) {
+	for _, s := range list {
+		n += len(s)
+	}
+	return n
 }
 
 // why says why no session can be reported.
@@ -86,9 +113,22 @@ func (r *Reporter) instance(of store.Subject) string {
 
 type composer struct {
 	Composed
-	r       *Reporter
-	j       job
-	results map[reporting.PolicyID]*tlsrpt.PolicyResult
+	r *Reporter
+	j job
+
+	report     tlsrpt.Report
+	index      map[reporting.PolicyID]int // of its policies since the last tidy
+	held, text int                        // details and bytes of policies, since then
+}
+
+// tidy merges what is in the report so far.
+func (c *composer) tidy() {
+	loss := c.report.Tidy()
+	c.Loss.Details += loss.Details
+	c.Loss.Policies += loss.Policies
+	c.Loss.Sessions += loss.Sessions
+	clear(c.index)
+	c.held, c.text = 0, 0
 }
 
 // add takes the count of one kind of session.
@@ -107,19 +147,15 @@ func (c *composer) add(k reporting.Key, p reporting.Policy, n uint64) bool {
 		c.NoPolicy += n
 		return true
 	}
-	if c.r.nameless(k.Source) {
+	if slices.Contains(c.r.Nameless, k.Source) {
 		c.nameless += n
 	} else {
 		c.named += n
 	}
-	result := c.results[k.Policy]
-	if result == nil {
-		if p.Domain == "" {
-			p.Domain = k.Domain
-		}
-		result = &tlsrpt.PolicyResult{Policy: tlsrpt.Policy{Type: p.Type, Domain: p.Domain, Strings: p.Strings, MX: p.MX}}
-		c.results[k.Policy] = result
+	if c.held > maxHeld || c.text > maxText {
+		c.tidy()
 	}
+	result := c.result(k, p)
 	if k.Result == "" {
 		result.Summary.Successful += n
 		return true
@@ -127,20 +163,27 @@ func (c *composer) add(k reporting.Key, p reporting.Policy, n uint64) bool {
 	detail := tlsrpt.FailureDetail{Result: k.Result, SendingIP: k.SendingIP, MXHost: k.MXHost, MXHelo: k.MXHelo,
 		ReceivingIP: k.MXIP, Sessions: n, Reason: k.Reason}
 	if c.r.HideSendingIP {
-		detail.SendingIP = reporting.Key{}.SendingIP
+		detail.SendingIP = netip.Addr{}
 	}
 	result.Summary.Failed += n
 	result.Failures = append(result.Failures, detail)
+	c.held++
 	return true
 }
 
-func (r *Reporter) nameless(s reporting.Source) bool {
-	for _, source := range r.Nameless {
-		if s == source {
-			return true
+// result is that of a session's policy.
+func (c *composer) result(k reporting.Key, p reporting.Policy) *tlsrpt.PolicyResult {
+	i, ok := c.index[k.Policy]
+	if !ok {
+		i = len(c.report.Policies)
+		c.index[k.Policy] = i
+		c.text += textSize(p.Strings) + textSize(p.MX)
+		if p.Domain == "" {
+			p.Domain = k.Domain
 		}
+		c.report.Policies = append(c.report.Policies, tlsrpt.PolicyResult{Policy: tlsrpt.Policy{Type: p.Type, Domain: p.Domain, Strings: p.Strings, MX: p.MX}})
 	}
-	return false
+	return &c.report.Policies[i]
 }
 
 // onlyOwn reports whether all sessions of a day may be those of report mails that we

@@ -20,7 +20,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"postseal/reporting"
@@ -31,6 +30,9 @@ import (
 const (
 	// catchUp is how many days are reported late, after the daemon was down.
 	catchUp = 3
+	// lastDays is how many days are looked at: a report that was begun on the last one to
+	// catch up has another day.
+	lastDays = catchUp + 2
 	// giveUp is how long a report is tried (RFC 8460 §5.5: SHOULD retry for 24 hours).
 	giveUp = 24 * time.Hour
 	// opening is when the first report of a day leaves, since days close no earlier.
@@ -41,9 +43,16 @@ const (
 	defaultRetry = 10 * time.Minute
 	maxRetry     = 4 * time.Hour
 
-	// workers are at a report each, most of the time waiting for DNS or a web server. A
-	// target has a minute and two connections, so that it takes many to hold up all.
-	workers = 64
+	// workers are at a report each, most of the time waiting for DNS or a web server.
+	workers = 128
+	// patience is how long a web server or a DNS lookup is waited for, and pressed that
+	// while most workers wait: then 1000 domains whose servers stall, and that are due at
+	// once, hold up the others for three minutes.
+	patience = time.Minute
+	pressed  = 10 * time.Second
+	// composers is how many reports are put together at once, which is work for processor
+	// and memory.
+	composers = 4
 	// mailRate is the most that the host MTA is asked to take in a second, after a long
 	// pause too: a day of 200 000 reports spread over 4 hours is 14.
 	mailRate = 20
@@ -92,17 +101,25 @@ type Reporter struct {
 	Now    func() time.Time // nil: time.Now
 	Log    *slog.Logger     // nil: none
 
-	once  sync.Once
-	pace  pace
-	mails *rate.Limiter
+	once      sync.Once
+	agenda    agenda
+	pace      pace
+	mails     *rate.Limiter
+	working   chan struct{} // has as many as workers work
+	composing chan struct{}
+	wake      chan struct{} // something is to be written, or due sooner
 
 	sent, failed, gaveUp atomic.Uint64
 	waiting              atomic.Int64
+	diskFails            atomic.Bool
 
+	saving   sync.Mutex // held by save
 	mu       sync.Mutex
 	busy     map[job]bool
-	unsaved  map[job]store.Progress
+	unsaved  map[job]outcome
 	finished map[reporting.Day]bool
+	latest   time.Time // that the clock has shown
+	pruned   reporting.Day
 }
 
 // job is the report about a subject for a day.
@@ -121,7 +138,7 @@ type Stats struct {
 
 // Stats may be called at any time.
 func (r *Reporter) Stats() Stats {
-	return Stats{Sent: r.sent.Load(), Failed: r.failed.Load(), GaveUp: r.gaveUp.Load(), Waiting: r.waiting.Load()}
+	return Stats{Sent: r.sent.Load(), Failed: r.failed.Load(), GaveUp: r.gaveUp.Load(), Waiting: max(0, r.waiting.Load())}
 }
 
 func (r *Reporter) init() {
@@ -142,7 +159,8 @@ func (r *Reporter) init() {
 			r.Organization = domainOf(r.Contact)
 		}
 		r.mails = rate.NewLimiter(mailRate, mailRate)
-		r.busy, r.unsaved, r.finished = map[job]bool{}, map[job]store.Progress{}, map[reporting.Day]bool{}
+		r.working, r.composing, r.wake = make(chan struct{}, workers), make(chan struct{}, composers), make(chan struct{}, 1)
+		r.busy, r.unsaved, r.finished = map[job]bool{}, map[job]outcome{}, map[reporting.Day]bool{}
 	})
 }
 
@@ -158,71 +176,109 @@ func (r *Reporter) Run(ctx context.Context) error {
 			stop()
 		}
 	})()
-	var attempts errgroup.Group
-	attempts.SetLimit(workers)
+	defer r.save()
+	var attempts sync.WaitGroup
 	defer attempts.Wait()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
-		}
 		next, err := r.round(ctx, sending, &attempts)
 		if err != nil {
 			return err
 		}
-		timer.Reset(min(max(next.Sub(r.Now()), shortPause), longestPause))
+		if !r.pause(ctx, next) {
+			return nil
+		}
+	}
+}
+
+// pause waits until something is due; false: ctx has ended.
+func (r *Reporter) pause(ctx context.Context, next time.Time) bool {
+	least := time.NewTimer(shortPause)
+	defer least.Stop()
+	most := time.NewTimer(min(max(next.Sub(r.now()), shortPause), longestPause))
+	defer most.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-most.C:
+		return true
+	case <-r.wake:
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-least.C:
+		return true
 	}
 }
 
 // round begins all that is due, and returns when something will be next.
-func (r *Reporter) round(ctx, sending context.Context, attempts *errgroup.Group) (next time.Time, err error) {
+func (r *Reporter) round(ctx, sending context.Context, attempts *sync.WaitGroup) (next time.Time, err error) {
 	r.save()
-	next = r.Now().Add(longestPause)
 	days, err := r.days()
 	if err != nil {
 		return next, err
 	}
+	now := r.now()
+	if !r.agenda.current(now, days) {
+		if err := r.plan(ctx, now, days); err != nil {
+			return next, err
+		}
+	}
+	for saved := time.Now(); ; {
+		j, ok := r.agenda.take(r.now())
+		if !ok || ctx.Err() != nil {
+			return r.agenda.next(), nil
+		}
+		if time.Since(saved) > shortPause {
+			r.save()
+			saved = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return next, nil
+		case r.working <- struct{}{}:
+		}
+		attempts.Go(func() {
+			defer func() { <-r.working }()
+			if r.begin(j) {
+				defer r.end(j)
+				r.attempt(sending, j, false)
+			}
+		})
+	}
+}
+
+// plan makes the agenda anew.
+func (r *Reporter) plan(ctx context.Context, now time.Time, days []reporting.Day) error {
+	if err := r.prune(now); err != nil {
+		return err
+	}
+	r.agenda.begin(now, days)
 	waiting := int64(0)
 	for _, day := range days {
 		if r.Hosts {
 			if err := r.Store.IndexHosts(day); err != nil {
-				return next, err
+				return err
 			}
 		}
 		left := int64(0)
 		err := r.Store.EachSubject(day, func(of store.Subject, state []byte) bool {
 			j, p := job{day, of}, decode(state)
-			due, open := r.due(j, &p)
-			if !open {
-				return true
-			}
-			left++
-			switch {
-			case due.After(r.Now()):
-				if due.Before(next) {
-					next = due
-				}
-			case r.begin(j):
-				attempts.Go(func() error {
-					defer r.end(j)
-					r.attempt(sending, j)
-					return nil
-				})
+			if due, open := r.due(j, &p); open {
+				left++
+				r.agenda.add(j, due)
 			}
 			return ctx.Err() == nil
 		})
 		if err != nil || ctx.Err() != nil {
-			return next, err
+			return err
 		}
 		if waiting += left; left == 0 {
 			r.finish(day)
 		}
 	}
 	r.waiting.Store(waiting)
-	return next, nil
+	return nil
 }
 
 // days are those that may have reports to send, the oldest first: these end sooner.
@@ -231,13 +287,17 @@ func (r *Reporter) days() ([]reporting.Day, error) {
 	if err != nil {
 		return nil, err
 	}
-	today := reporting.DayOf(r.Now())
+	now := r.now()
+	today := reporting.DayOf(now)
 	var days []reporting.Day
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if now.Before(r.latest) { // what was too old to report is not any more
+		clear(r.finished)
+	}
+	r.latest = now
 	for _, d := range all {
-		// A report that was begun on the last day to catch up has another day.
-		if d < today && d >= today-catchUp-2 && r.Closed(d) && !r.finished[d] {
+		if d < today && d >= today-lastDays && r.Closed(d) && !r.finished[d] {
 			days = append(days, d)
 		}
 	}
@@ -246,21 +306,25 @@ func (r *Reporter) days() ([]reporting.Day, error) {
 
 // due is when a report is to be tried, if ever.
 func (r *Reporter) due(j job, p *Progress) (at time.Time, open bool) {
-	now := r.Now()
+	now := r.now()
+	today := reporting.DayOf(now)
 	switch {
-	case p.Done():
+	case p.Done(), j.day < today-lastDays:
 		return at, false
 	case p.State == Waiting:
 		// Where the clock was ahead, a wait that cannot be is over.
-		if p.Next.Sub(now) > giveUp {
+		if p.Next.Sub(now) > max(r.Retry, maxRetry)*5/4 {
 			return now, true
 		}
 		return p.Next, true
-	case j.day < reporting.DayOf(now)-catchUp:
+	case j.day < today-catchUp:
 		return at, false
 	}
 	return r.slot(j), true
 }
+
+// now is what the clock shows, whatever time has passed since.
+func (r *Reporter) now() time.Time { return r.Now().Round(0) }
 
 // slot is the moment of a report in the hours after its day.
 func (r *Reporter) slot(j job) time.Time {

@@ -79,15 +79,17 @@ func (r *Reporter) Send(ctx context.Context, day reporting.Day, of store.Subject
 		if !again {
 			return p, &DoneError{p}
 		}
-		p = Progress{State: Waiting, Next: r.Now()}
+		p = Progress{State: Waiting, Next: r.now()}
 		if err := r.Store.SetProgress(r.written(j, &p, nil)); err != nil {
 			return p, err
 		}
+		r.waiting.Add(1)
 	}
 	r.mu.Lock()
 	delete(r.finished, day)
 	r.mu.Unlock()
-	r.attempt(ctx, j)
+	r.attempt(ctx, j, true)
+	r.save()
 	return r.Progress(j)
 }
 

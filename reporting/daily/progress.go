@@ -5,10 +5,18 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"postseal/reporting"
 	"postseal/reporting/store"
+)
+
+const (
+	maxUnsaved = 256    // outcomes are written at once
+	maxKept    = 10_000 // are kept while the disk takes none
+	maxTried   = 30     // targets of a report, for one whose record changes all day
 )
 
 // State is where a report, or its way to one target, stands.
@@ -65,13 +73,15 @@ func (p *Progress) Delivered() bool {
 
 // target is the progress at a target.
 func (p *Progress) target(uri string) *TargetProgress {
-	for i := range p.Targets {
-		if p.Targets[i].URI == uri {
-			return &p.Targets[i]
-		}
+	if i := p.index(uri); i >= 0 {
+		return &p.Targets[i]
 	}
 	p.Targets = append(p.Targets, TargetProgress{URI: uri, State: Waiting})
 	return &p.Targets[len(p.Targets)-1]
+}
+
+func (p *Progress) index(uri string) int {
+	return slices.IndexFunc(p.Targets, func(t TargetProgress) bool { return t.URI == uri })
 }
 
 // settle gives a report the state that those of its targets make.
@@ -121,31 +131,107 @@ func (r *Reporter) Progress(j job) (Progress, error) {
 	return decode(state), err
 }
 
+// outcome is what is still to be written.
+type outcome struct {
+	store.Progress
+	due time.Time // zero: the report is done with
+}
+
 // record writes down what became of a report. Where the disk does not take it, that is
 // kept in memory and tried again: the report must not leave once more.
 func (r *Reporter) record(j job, p *Progress, mailed []string) {
-	w := r.written(j, p, mailed)
-	if err := r.Store.SetProgress(w); err != nil {
-		r.Log.Error("what became of a report cannot be written, will try again", "about", j.of.Name, "day", j.day.String(), "error", err)
-		r.mu.Lock()
-		r.unsaved[j] = w
-		r.mu.Unlock()
+	o := r.outcome(j, p, mailed)
+	if err := r.Store.SetProgress(o.Progress); err != nil {
+		r.unwritable(err)
+		r.keep(j, o)
+		return
+	}
+	r.recorded(j, o)
+}
+
+// recordSoon does the same, a second later and with others together: nothing was sent,
+// and whoever forgets it asks again.
+func (r *Reporter) recordSoon(j job, p *Progress) {
+	r.mu.Lock()
+	full := len(r.unsaved) >= maxKept
+	r.mu.Unlock()
+	if full {
+		return
+	}
+	if n := r.keep(j, r.outcome(j, p, nil)); n%maxUnsaved == 0 {
+		r.save()
 	}
 }
 
-func (r *Reporter) written(j job, p *Progress, mailed []string) store.Progress {
-	return store.Progress{Day: j.day, Subject: j.of, State: p.encode(), Mailed: mailed, On: reporting.DayOf(r.Now())}
+func (r *Reporter) outcome(j job, p *Progress, mailed []string) outcome {
+	o := outcome{Progress: r.written(j, p, mailed)}
+	if !p.Done() {
+		o.due = p.Next
+	}
+	return o
 }
 
-// save tries again to write what could not be written.
-func (r *Reporter) save() {
+// keep returns how many are kept.
+func (r *Reporter) keep(j job, o outcome) int {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	for j, w := range r.unsaved {
-		if err := r.Store.SetProgress(w); err != nil {
-			return // and so would the others
-		}
+	r.unsaved[j] = o
+	n := len(r.unsaved)
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+	return n
+}
+
+// recorded sees to what is to be done after something was written.
+func (r *Reporter) recorded(j job, o outcome) {
+	if o.due.IsZero() {
+		r.waiting.Add(-1)
+		return
+	}
+	r.agenda.add(j, o.due)
+}
+
+func (r *Reporter) written(j job, p *Progress, mailed []string) store.Progress {
+	return store.Progress{Day: j.day, Subject: j.of, State: p.encode(), Mailed: mailed, On: reporting.DayOf(r.now())}
+}
+
+// unwritable is said once until it is over.
+func (r *Reporter) unwritable(err error) {
+	if !r.diskFails.Swap(true) {
+		r.Log.Error("no reports are sent while their progress cannot be written", "error", err)
+	}
+}
+
+// save writes what is still to be written.
+func (r *Reporter) save() {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	r.mu.Lock()
+	list := make([]store.Progress, 0, len(r.unsaved))
+	kept := maps.Clone(r.unsaved)
+	r.mu.Unlock()
+	for _, o := range kept {
+		list = append(list, o.Progress)
+	}
+	if len(list) == 0 {
+		return
+	}
+	if err := r.Store.SetProgress(list...); err != nil {
+		r.unwritable(err)
+		return
+	}
+	if r.diskFails.Swap(false) {
+		r.Log.Info("progress of reports is written again")
+	}
+	r.mu.Lock()
+	for j := range kept { // begin lets nobody make another one before
 		delete(r.unsaved, j)
+	}
+	r.mu.Unlock()
+	for j, o := range kept {
+		r.recorded(j, o)
 	}
 }
 

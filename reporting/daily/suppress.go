@@ -2,6 +2,7 @@ package daily
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 
 	"postseal/reporting"
@@ -26,8 +27,17 @@ type Standing struct {
 	Operator bool      `json:"operator,omitempty"`
 }
 
-// Suppressed reports whether nothing is to be sent to the target.
-func (s *Standing) Suppressed(now time.Time) bool { return now.Before(s.Until) }
+// Suppressed reports whether nothing is to be sent to the target. A rest that is longer
+// than it can be was begun while the clock was ahead.
+func (s *Standing) Suppressed(now time.Time) bool {
+	return now.Before(s.Until) && (s.Operator || s.Until.Sub(now) <= restFor)
+}
+
+// idle reports whether a standing makes no difference any more.
+func (s *Standing) idle(now time.Time) bool {
+	gap := reporting.DayOf(now) - reporting.DayOf(s.Last)
+	return !s.Suppressed(now) && (gap > rowGap || gap < -rowGap)
+}
 
 // Bad tells that a target refused a report, let it bounce, or did not take it for a
 // whole day. May be told twice.
@@ -37,8 +47,8 @@ func (r *Reporter) Bad(uri, reason string, at time.Time) {
 	err := r.edit(uri, func(s *Standing) bool {
 		last := reporting.DayOf(s.Last)
 		switch {
-		case s.Last.IsZero() || day-last > rowGap:
-			s.BadDays = 1
+		case s.Last.IsZero() || day-last > rowGap || last-day > rowGap: // or the clock was ahead
+			s.BadDays, s.Last = 1, time.Time{}
 		case day > last:
 			s.BadDays++
 		}
@@ -96,6 +106,26 @@ func (r *Reporter) Standings() (list []Standing, err error) {
 		return true
 	})
 	return list, err
+}
+
+// prune forgets once a day what makes no difference: strangers name ever new targets.
+func (r *Reporter) prune(now time.Time) error {
+	today := reporting.DayOf(now)
+	r.mu.Lock()
+	done := r.pruned == today
+	r.pruned = today
+	r.mu.Unlock()
+	if done {
+		return nil
+	}
+	var broken error
+	err := r.Store.EachTarget(func(uri string, state []byte) bool {
+		if s := decodeStanding(state); s.idle(now) {
+			broken = r.edit(uri, func(s *Standing) bool { return !s.idle(now) })
+		}
+		return broken == nil
+	})
+	return errors.Join(err, broken)
 }
 
 // standing is that of one target.
