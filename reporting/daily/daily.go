@@ -53,9 +53,9 @@ const (
 	// composers is how many reports are put together at once, which is work for processor
 	// and memory.
 	composers = 4
-	// mailRate is the most that the host MTA is asked to take in a second, after a long
+	// defaultMailRate is the most that the host MTA is asked to take in a second, after a long
 	// pause too: a day of 200 000 reports spread over 4 hours is 14.
-	mailRate = 20
+	defaultMailRate = 20
 
 	longestPause = time.Minute // between two looks at what is due
 	shortPause   = time.Second
@@ -96,6 +96,8 @@ type Reporter struct {
 	// report mails from others.
 	Nameless []reporting.Source
 
+	MailRate float64 // most mails a second that the host MTA is asked to take; 0: 20
+
 	Spread time.Duration    // of a day's reports; 0: 4 h
 	Retry  time.Duration    // before the second try, twice as long before each further one; 0: 10 min
 	Now    func() time.Time // nil: time.Now
@@ -113,8 +115,9 @@ type Reporter struct {
 	waiting              atomic.Int64
 	diskFails            atomic.Bool
 
-	saving   sync.Mutex // held by save
+	saving   sync.Mutex // held by who writes
 	mu       sync.Mutex
+	group    *group // to be written next
 	busy     map[job]bool
 	unsaved  map[job]outcome
 	finished map[reporting.Day]bool
@@ -158,7 +161,10 @@ func (r *Reporter) init() {
 		if r.Organization == "" {
 			r.Organization = domainOf(r.Contact)
 		}
-		r.mails = rate.NewLimiter(mailRate, mailRate)
+		if r.MailRate <= 0 {
+			r.MailRate = defaultMailRate
+		}
+		r.mails = rate.NewLimiter(rate.Limit(r.MailRate), int(max(1, r.MailRate)))
 		r.working, r.composing, r.wake = make(chan struct{}, workers), make(chan struct{}, composers), make(chan struct{}, 1)
 		r.busy, r.unsaved, r.finished = map[job]bool{}, map[job]outcome{}, map[reporting.Day]bool{}
 	})
@@ -263,10 +269,12 @@ func (r *Reporter) plan(ctx context.Context, now time.Time, days []reporting.Day
 		}
 		left := int64(0)
 		err := r.Store.EachSubject(day, func(of store.Subject, state []byte) bool {
-			j, p := job{day, of}, decode(state)
-			if due, open := r.due(j, &p); open {
-				left++
-				r.agenda.add(j, due)
+			if !isDone(state) {
+				j, p := job{day, of}, decode(state)
+				if due, open := r.due(j, &p); open {
+					left++
+					r.agenda.add(j, due)
+				}
 			}
 			return ctx.Err() == nil
 		})

@@ -33,6 +33,7 @@ const (
 type pace struct {
 	mu     sync.Mutex
 	places map[string]*place
+	many   int // places before forget looks through them
 }
 
 type place struct {
@@ -112,7 +113,7 @@ func (p *pace) leave(places []string, since time.Time) {
 
 // forget drops what holds nobody up any more, before there are many.
 func (p *pace) forget(now time.Time) {
-	if len(p.places) < 4*workers {
+	if len(p.places) < max(p.many, 4*workers) {
 		return
 	}
 	for name, at := range p.places {
@@ -120,6 +121,7 @@ func (p *pace) forget(now time.Time) {
 			delete(p.places, name)
 		}
 	}
+	p.many = 2 * len(p.places)
 }
 
 // places names where targets are, each once.

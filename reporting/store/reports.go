@@ -194,7 +194,9 @@ func (s *Store) subjects(day reporting.Day, bucket string, host bool, after []by
 				state = bytes.Clone(reports.Get(of.key()))
 			}
 			names, states = append(names, of.Name), append(states, state)
-			key, _ = cursor.Seek(append(bytes.Clone(name), 1))
+			if key, _ = cursor.Next(); host {
+				key, _ = cursor.Seek(append([]byte(of.Name), 1))
+			}
 		}
 		return nil
 	})
