@@ -30,14 +30,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type bed struct {
 	testing.TB
 	*daily.Reporter
-	path string
-	db   *boltdb.DB
+	path  string
+	db    *boltdb.DB
+	setup func(*daily.Reporter) // after each start; nil: nothing
+	log   strings.Builder       // warnings and worse
 
 	mu      sync.Mutex
 	records map[string]string // TXT by domain; absent: no record
 	lookups map[string]int
-	down    map[string]bool                            // domains whose lookup fails
-	takes   func(ctx context.Context, a arrival) error // what targets say; nil: they take all
+	down    map[string]bool                                // domains whose lookup fails
+	stalls  func(ctx context.Context, domain string) error // of lookups; nil: none does
+	takes   func(ctx context.Context, a arrival) error     // what targets say; nil: they take all
 	arrived []arrival
 }
 
@@ -48,6 +51,7 @@ type arrival struct {
 	target string
 	id     string
 	report *tlsrpt.Report
+	mail   string // "" where it came by https
 }
 
 func newBed(t testing.TB) *bed {
@@ -69,8 +73,18 @@ func (b *bed) start() {
 		Store: &store.Store{DB: db}, Closed: func(d reporting.Day) bool { return time.Now().After((d + 1).Start().Add(10 * time.Minute)) },
 		Record: b.record, Mail: mailer{b}, HTTPS: poster{b},
 		Organization: "Example", Contact: "tlsrpt@sender.example", Host: "mx1.sender.example",
-		Log: slog.New(slog.NewTextHandler(b.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Log: slog.New(slog.NewTextHandler(io.MultiWriter(b.Output(), &b.log), &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
+	if b.setup != nil {
+		b.setup(b.Reporter)
+	}
+}
+
+// restart ends the daemon and starts it again.
+func (b *bed) restart() {
+	b.Helper()
+	b.db.Close()
+	b.start()
 }
 
 // run runs the reporter for a while.
@@ -86,7 +100,12 @@ func (b *bed) run(d time.Duration) {
 	}
 }
 
-func (b *bed) record(_ context.Context, domain string) (tlsrpt.Record, error) {
+func (b *bed) record(ctx context.Context, domain string) (tlsrpt.Record, error) {
+	if b.stalls != nil {
+		if err := b.stalls(ctx, domain); err != nil {
+			return tlsrpt.Record{}, err
+		}
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.lookups[domain]++
@@ -100,8 +119,8 @@ func (b *bed) record(_ context.Context, domain string) (tlsrpt.Record, error) {
 	return tlsrpt.ParseRecord([]string{txt})
 }
 
-func (b *bed) arrive(ctx context.Context, target string, r *tlsrpt.Report, domain string) error {
-	a := arrival{time.Now().UTC(), domain, target, r.ID, r}
+func (b *bed) arrive(ctx context.Context, a arrival) error {
+	a.at, a.id = time.Now().UTC(), a.report.ID
 	b.mu.Lock()
 	takes := b.takes
 	b.mu.Unlock()
@@ -130,24 +149,25 @@ func (m mailer) Send(ctx context.Context, message []byte, to string) (string, er
 	if err != nil {
 		return "", err
 	}
-	return "250 2.0.0 Ok", m.arrive(ctx, "mailto:"+to, &r, aboutOf(string(message)))
+	return "250 2.0.0 Ok", m.arrive(ctx, arrival{domain: header(message, "TLS-Report-Domain"), target: "mailto:" + to, report: &r, mail: string(message)})
 }
 
-func aboutOf(message string) string {
-	_, rest, _ := strings.Cut(message, "\r\nTLS-Report-Domain: ")
-	domain, _, _ := strings.Cut(rest, "\r\n")
-	return domain
+// header is a field of a message that is on one line.
+func header(message []byte, name string) string {
+	_, rest, _ := strings.Cut(string(message), "\r\n"+name+": ")
+	value, _, _ := strings.Cut(rest, "\r\n")
+	return value
 }
 
 type poster struct{ *bed }
 
 func (p poster) Send(ctx context.Context, uri string, r *tlsrpt.Report) (string, error) {
-	if err := r.EncodeGzip(io.Discard); err != nil {
+	if err := r.Encode(io.Discard); err != nil {
 		return "", err
 	}
 	// DATE.HASH.DOMAIN@submitter
 	domain, _, _ := strings.Cut(strings.SplitN(r.ID, ".", 3)[2], "@")
-	return "201 Created", p.arrive(ctx, uri, r, domain)
+	return "201 Created", p.arrive(ctx, arrival{domain: domain, target: uri, report: r})
 }
 
 // yesterday is the day before the bubble's clock begins.
@@ -156,22 +176,59 @@ func yesterday() reporting.Day { return reporting.DayOf(time.Now()) - 1 }
 // sessions counts n sessions with a domain.
 func (b *bed) sessions(day reporting.Day, domain string, n uint64, edit ...func(*reporting.Key, *reporting.Policy)) {
 	b.Helper()
+	batch := emptyBatch(day)
+	addSessions(batch, day, domain, n, edit...)
+	b.write(batch)
+}
+
+func emptyBatch(day reporting.Day) reporting.Batch {
+	return reporting.Batch{Counts: map[reporting.Day]map[reporting.Key]uint64{day: {}}, Policies: map[reporting.PolicyID]reporting.Policy{}}
+}
+
+func addSessions(to reporting.Batch, day reporting.Day, domain string, n uint64, edit ...func(*reporting.Key, *reporting.Policy)) {
 	k, p := reporting.Key{Domain: domain, Source: "postfix", MXHost: "mx." + domain}, reporting.Policy{Type: tlsrpt.NoPolicy, Domain: domain}
 	for _, f := range edit {
 		f(&k, &p)
 	}
 	k.Policy = p.ID()
-	if err := b.Store.Write(reporting.Batch{Counts: map[reporting.Day]map[reporting.Key]uint64{day: {k: n}}, Policies: map[reporting.PolicyID]reporting.Policy{k.Policy: p}}); err != nil {
+	to.Counts[day][k] += n
+	to.Policies[k.Policy] = p
+}
+
+func (b *bed) write(batch reporting.Batch) {
+	b.Helper()
+	if err := b.Store.Write(batch); err != nil {
 		b.Fatal(err)
 	}
 }
 
 // asking adds domains with sessions that ask for reports by mail.
 func (b *bed) asking(day reporting.Day, domains ...string) {
+	b.askingAt(day, func(domain string) string { return "mailto:reports@" + domain }, domains...)
+}
+
+// askingAt adds domains with sessions that name targets.
+func (b *bed) askingAt(day reporting.Day, rua func(domain string) string, domains ...string) {
+	b.Helper()
+	batch := emptyBatch(day)
 	for _, d := range domains {
-		b.records[d] = "v=TLSRPTv1; rua=mailto:reports@" + d
-		b.sessions(day, d, 1)
+		b.records[d] = "v=TLSRPTv1; rua=" + rua(d)
+		addSessions(batch, day, d, 1)
 	}
+	b.write(batch)
+}
+
+// dues are when the reports of a day are due.
+func (b *bed) dues(day reporting.Day) map[string]time.Time {
+	b.Helper()
+	m := map[string]time.Time{}
+	if err := b.Each(day, func(of store.Subject, _ daily.Progress, due time.Time) bool {
+		m[of.Name] = due
+		return true
+	}); err != nil {
+		b.Fatal(err)
+	}
+	return m
 }
 
 // at is when a report about each domain arrived.

@@ -1,0 +1,4 @@
+package daily
+
+// Decode reads a stored state.
+func Decode(state []byte) Progress { return decode(state) }
