@@ -65,7 +65,7 @@ var compositions = []struct {
 	golden   string
 	sessions func(add func(n uint64, edits ...edit))
 }{
-	{"RPT-054 RPT-056 RPT-057 RPT-058 RPT-059 an STS policy", "sts", func(add func(uint64, ...edit)) {
+	{"RPT-021 RPT-029 RPT-054 RPT-055 RPT-056 RPT-057 RPT-058 RPT-059 an STS policy", "sts", func(add func(uint64, ...edit)) {
 		policy := sts("version: STSv1", "mode: enforce", "mx: mail.example.com", "mx: *.example.net", "max_age: 86400")
 		add(100, policy)
 		add(3, policy, failed(tlsrpt.CertificateExpired, "certificate has expired"))
@@ -83,7 +83,7 @@ var compositions = []struct {
 		add(12)
 		add(4, failed(tlsrpt.StartTLSNotSupported, ""))
 	}},
-	{"RPT-022 RPT-023 RPT-050 RPT-051 RPT-052 both and a changed policy", "both", func(add func(uint64, ...edit)) {
+	{"RPT-022 RPT-023 RPT-050 RPT-051 RPT-052 SEED-011 both and a changed policy", "both", func(add func(uint64, ...edit)) {
 		add(5, sts("version: STSv1", "mode: testing", "mx: mail.example.com", "max_age: 86400"))
 		add(6, sts("version: STSv1", "mode: enforce", "mx: mail.example.com", "max_age: 86400"))
 		add(1, sts("version: STSv1", "mode: testing", "mx: mail.example.com", "max_age: 86400"), failed(tlsrpt.CertificateNotTrusted, "self-signed")) // RPT-028
