@@ -223,7 +223,7 @@ func (r *Reporter) send(ctx context.Context, j job, p *Progress, report *tlsrpt.
 		at.Trying = true
 		at.Tries++
 	}
-	if err := r.write(r.written(j, p, nil)); err != nil {
+	if err := r.Store.SetProgress(r.written(j, p, nil)); err != nil {
 		r.unwritable(err)
 		return
 	}

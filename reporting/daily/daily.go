@@ -115,9 +115,8 @@ type Reporter struct {
 	waiting              atomic.Int64
 	diskFails            atomic.Bool
 
-	saving   sync.Mutex // held by who writes
+	saving   sync.Mutex // held by save
 	mu       sync.Mutex
-	group    *group // to be written next
 	busy     map[job]bool
 	unsaved  map[job]outcome
 	finished map[reporting.Day]bool

@@ -148,7 +148,7 @@ type outcome struct {
 // kept in memory and tried again: the report must not leave once more.
 func (r *Reporter) record(j job, p *Progress, mailed []string) {
 	o := r.outcome(j, p, mailed)
-	if err := r.write(o.Progress); err != nil {
+	if err := r.Store.SetProgress(o.Progress); err != nil {
 		r.unwritable(err)
 		r.keep(j, o)
 		return
@@ -202,39 +202,6 @@ func (r *Reporter) recorded(j job, o outcome) {
 
 func (r *Reporter) written(j job, p *Progress, mailed []string) store.Progress {
 	return store.Progress{Day: j.day, Subject: j.of, State: p.encode(), Mailed: mailed, On: reporting.DayOf(r.now())}
-}
-
-// group is progress that is written in one transaction.
-type group struct {
-	list []store.Progress
-	done chan struct{}
-	err  error // once it is done
-}
-
-// write returns when progress is on disk. What comes while others are being written waits
-// and is written together.
-func (r *Reporter) write(p store.Progress) error {
-	r.mu.Lock()
-	g := r.group
-	first := g == nil
-	if first {
-		g = &group{done: make(chan struct{})}
-		r.group = g
-	}
-	g.list = append(g.list, p)
-	r.mu.Unlock()
-	if !first {
-		<-g.done
-		return g.err
-	}
-	r.saving.Lock()
-	defer r.saving.Unlock()
-	r.mu.Lock()
-	r.group = nil
-	r.mu.Unlock()
-	g.err = r.Store.SetProgress(g.list...)
-	close(g.done)
-	return g.err
 }
 
 // unwritable is said once until it is over.
