@@ -188,7 +188,7 @@ func atTarget(p daily.TargetProgress) string {
 
 // stateWords name the states where they are counted, in this order.
 var stateWords = [][2]string{
-	{string(daily.Sent), "sent"}, {string(daily.Waiting), "waiting"}, {control.Planned, "planned"}, {string(daily.Refused), "refused"},
+	{string(daily.Sent), "sent"}, {string(daily.Waiting), "waiting"}, {control.Planned, "planned"}, {string(daily.Refused), "refused"}, {string(daily.Bounced), "bounced"},
 	{string(daily.GivenUp), "given up"}, {string(daily.Suppressed), "suppressed"}, {string(daily.Dropped), "dropped by a rule"},
 	{string(daily.OwnMail), "of our own mail alone"}, {string(daily.Nothing), "with nothing to report"}, {control.Missed, "missed"},
 	{string(daily.NoRecord), "asking for none"},

@@ -86,6 +86,10 @@ func (b *reportBed) record(_ context.Context, domain string) (tlsrpt.Record, err
 	return tlsrpt.ParseRecord([]string{"v=TLSRPTv1; rua=" + b.records[domain]})
 }
 
+func (b *reportBed) MessageID(r *tlsrpt.Report, to string) string {
+	return (&tlsrpt.Message{Report: r, From: "tlsrpt@sender.example", To: to}).MessageID()
+}
+
 func (b *reportBed) Message(r *tlsrpt.Report, domain, to string, date time.Time) ([]byte, error) {
 	var buf bytes.Buffer
 	m := tlsrpt.Message{Report: r, Domain: domain, From: "tlsrpt@sender.example", To: to, Date: date}

@@ -223,7 +223,9 @@ func (r *Reporter) send(ctx context.Context, j job, p *Progress, report *tlsrpt.
 		at.Trying = true
 		at.Tries++
 	}
-	if err := r.Store.SetProgress(r.written(j, p, nil)); err != nil {
+	begun := r.written(j, p, nil)
+	begun.Messages = r.messages(j, report, targets)
+	if err := r.Store.SetProgress(begun); err != nil {
 		r.unwritable(err)
 		return
 	}

@@ -137,6 +137,10 @@ func (b *bed) arrive(ctx context.Context, a arrival) error {
 
 type mailer struct{ *bed }
 
+func (m mailer) MessageID(r *tlsrpt.Report, to string) string {
+	return (&tlsrpt.Message{Report: r, From: "tlsrpt@sender.example", To: to}).MessageID()
+}
+
 func (m mailer) Message(r *tlsrpt.Report, domain, to string, date time.Time) ([]byte, error) {
 	var b strings.Builder
 	msg := tlsrpt.Message{Report: r, Domain: domain, From: "tlsrpt@sender.example", To: to, Date: date}

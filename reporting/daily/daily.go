@@ -65,6 +65,7 @@ const (
 // Mailer submits reports to the host MTA; send.Mail does.
 type Mailer interface {
 	Message(r *tlsrpt.Report, domain, to string, date time.Time) ([]byte, error)
+	MessageID(r *tlsrpt.Report, to string) string // of that message
 	Send(ctx context.Context, message []byte, to string) (reply string, err error)
 }
 

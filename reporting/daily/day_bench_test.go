@@ -201,6 +201,10 @@ func (w *fastWorld) Send(_ context.Context, _ string, r *tlsrpt.Report) (string,
 
 type fastMail struct{ *fastWorld }
 
+func (m fastMail) MessageID(r *tlsrpt.Report, to string) string {
+	return (&tlsrpt.Message{Report: r, From: "tlsrpt@sender.example", To: to}).MessageID()
+}
+
 func (m fastMail) Message(r *tlsrpt.Report, domain, to string, date time.Time) ([]byte, error) {
 	m.mails.Add(1)
 	msg := tlsrpt.Message{Report: r, Domain: domain, From: "tlsrpt@sender.example", To: to, Date: date}

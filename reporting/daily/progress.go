@@ -27,6 +27,7 @@ const (
 	Waiting    State = "waiting"    // to be tried, or tried again
 	Sent       State = "sent"       // a target took it
 	Refused    State = "refused"    // a target will not take it
+	Bounced    State = "bounced"    // the host MTA took it, and could not deliver it
 	GivenUp    State = "given-up"   // a day of trying was in vain
 	Suppressed State = "suppressed" // nothing is sent to a target for now
 	NoRecord   State = "no-record"  // the domain asks for no reports
@@ -91,7 +92,7 @@ func (p *Progress) settle() {
 	for i := range p.Targets {
 		count[p.Targets[i].State]++
 	}
-	for _, s := range []State{Waiting, Sent, GivenUp, Refused, Suppressed} {
+	for _, s := range []State{Waiting, Sent, GivenUp, Refused, Bounced, Suppressed} {
 		if count[s] > 0 {
 			p.State = s
 			return

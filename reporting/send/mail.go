@@ -56,6 +56,11 @@ func (m *Mail) Message(r *tlsrpt.Report, domain, to string, date time.Time) ([]b
 	return signed.Bytes(), nil
 }
 
+// MessageID is the Message-ID of that message, with its angle brackets.
+func (m *Mail) MessageID(r *tlsrpt.Report, to string) string {
+	return (&tlsrpt.Message{Report: r, From: m.From, To: to}).MessageID()
+}
+
 // Send submits a message that [Mail.Message] made for the address to. The reply is what
 // the mail server said, printable and of at most about 500 bytes: with the queue id, as
 // a rule. An error is a [*Failure]. After one, the mail server may have the message

@@ -38,7 +38,9 @@ type Progress struct {
 
 	// Mailed are the domains of the mail addresses that took the report, now.
 	Mailed []string
-	On     reporting.Day // the day that is today
+	// Messages are the mails that are to bring it, with their Message-IDs.
+	Messages []Message
+	On       reporting.Day // the day that is today, which keeps both
 }
 
 // SetProgress is on disk when it returns nil, else nothing of it is. Progress of a day
@@ -96,11 +98,14 @@ func (p *Progress) put(days *bolt.Bucket) error {
 	if err != nil {
 		return err
 	}
-	if err := reports.Put(p.Subject.key(), p.State); err != nil || len(p.Mailed) == 0 {
+	if err := reports.Put(p.Subject.key(), p.State); err != nil || len(p.Mailed)+len(p.Messages) == 0 {
 		return err
 	}
 	today, err := days.CreateBucketIfNotExists([]byte(p.On.String()))
 	if err != nil {
+		return err
+	}
+	if err := keepMessages(today, p.Messages); err != nil || len(p.Mailed) == 0 {
 		return err
 	}
 	mailed, err := today.CreateBucketIfNotExists([]byte(bucketMailed))

@@ -29,6 +29,10 @@ import (
 // comes, but for what begins with "bad".
 type targets struct{}
 
+func (m targets) MessageID(r *tlsrpt.Report, to string) string {
+	return (&tlsrpt.Message{Report: r, From: "tlsrpt@sender.example", To: to}).MessageID()
+}
+
 func (m targets) Message(r *tlsrpt.Report, domain, to string, date time.Time) ([]byte, error) {
 	if strings.HasPrefix(to, "broken") {
 		return nil, errors.New("the key is gone")

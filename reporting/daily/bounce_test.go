@@ -1,0 +1,46 @@
+package daily_test
+
+import (
+	"testing"
+	"time"
+
+	"postseal/reporting"
+	"postseal/reporting/daily"
+	"postseal/reporting/tlsrpt"
+)
+
+// What the host MTA's log says of a report mail that bounced counts against its target.
+func TestBounced(t *testing.T) {
+	bubble(t, func(b *bed) {
+		const target = "mailto:reports@a.example"
+		first := yesterday()
+		b.records["a.example"] = "v=TLSRPTv1; rua=" + target + ",mailto:reports@b.example"
+		for day := range reporting.Day(3) {
+			b.sessions(first+day, "a.example", 1)
+		}
+		for day := range reporting.Day(3) {
+			b.run(23 * time.Hour)
+			var report *tlsrpt.Report
+			for _, a := range b.arrived {
+				report = a.report
+			}
+			id := b.Mail.MessageID(report, "reports@a.example")
+			b.Bounced(id, "somebody@else.example", "550 no such user", time.Now())                                    // forwarded
+			b.Bounced("<tlsrpt.0123456789abcdef0123456789abcdef@sender.example>", "", "550 no such user", time.Now()) // none of ours
+			b.Bounced(id, "Reports@A.example", "550 5.1.1 no such user", time.Now())
+			b.Bounced(id, "", "550 5.1.1 no such user", time.Now()) // once more, after a crash
+			p := b.state(first+day, "a.example")
+			if p.State != daily.Sent || p.Targets[0].State != daily.Bounced || p.Targets[0].Reply != "550 5.1.1 no such user" || p.Targets[1].State != daily.Sent {
+				t.Errorf("day %d: %+v", day, p)
+			}
+			list, err := b.Standings()
+			if err != nil || len(list) != 1 || list[0].URI != target || list[0].BadDays != int(day)+1 {
+				t.Errorf("day %d: %+v, %v", day, list, err)
+			}
+			if got := list[0].Suppressed(time.Now()); got != (day == 2) {
+				t.Errorf("day %d: suppressed: %v", day, got)
+			}
+			time.Sleep(time.Hour)
+		}
+	})
+}
