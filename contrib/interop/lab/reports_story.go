@@ -43,7 +43,11 @@ var reported = []struct {
 	{"dane-nostarttls", "mailto:" + reportBox, "tlsa", 0, 1, "starttls-not-supported"},
 	// This one wants it where its own certificate, under its own policy, is no good.
 	{"sts-expired", "", "sts", 0, 1, "certificate-expired"},
+	{bouncing, "mailto:perm@" + byName(bouncing).domain(), "sts", 1, 0, ""},
 }
+
+// bouncing is a domain whose host refuses the address for reports.
+const bouncing = "sts-wildcard"
 
 // reportsStory: a day of sessions of each Postfix becomes reports. They arrive at another
 // Postfix as mail, with signatures that an independent verifier takes, and at a web
@@ -233,8 +237,12 @@ func (l *lab) afterReports(ctx context.Context, p *postfix) error {
 	}
 	fmt.Printf("\n  postseal report list\n%s\n", indent(list))
 	for _, r := range reported {
+		state := "sent"
+		if r.name == bouncing {
+			state = "bounced"
+		}
 		line := lineWith(list, byName(r.name).domain()+" ")
-		l.expectAt(p, "reports", "report list: "+r.name+" sent", strings.TrimSpace(line), slices.Contains(strings.Fields(line), "sent"))
+		l.expectAt(p, "reports", "report list: "+r.name+" "+state, strings.TrimSpace(line), slices.Contains(strings.Fields(line), state))
 	}
 	return nil
 }
