@@ -13,6 +13,7 @@ import (
 
 	"postseal/cmd/postseal/internal/control"
 	"postseal/cmd/postseal/internal/daemon"
+	"postseal/cmd/postseal/internal/lint"
 	"postseal/cmd/postseal/internal/overrides"
 	"postseal/policy"
 )
@@ -34,14 +35,20 @@ With --probe the MX hosts are connected to as well, at each address, up to START
 and judged by DANE, by their certificates and by the MTA-STS policy, whatever the
 decision demands. No mail is sent.
 
+With --lint hints for the domain's owner follow: errors, warnings and what could be
+better in its MX, MTA-STS, TLSA and TLSRPT records, as they are published now, each
+with the section of the RFC and what to publish instead. With --probe it sees more.
+
   postseal explain example.org
   postseal explain example.org --probe
+  postseal explain example.org --lint --probe
   postseal explain example.org --fresh
   postseal explain '[mx.example.org]:587' --json`,
 		Flags: []cli.Flag{
 			jsonFlag(),
 			&cli.BoolFlag{Name: "fresh", Usage: "look everything up now, without the daemon and what it remembers", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "probe", Usage: "connect to the MX hosts and show what they prove", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "lint", Usage: "show what the domain's owner should mend", DisableDefaultText: true},
 		},
 		HideHelpCommand: true,
 		Action:          explain,
@@ -66,10 +73,35 @@ func explain(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Bool("lint") {
+		return explainHints(ctx, c, dest, x)
+	}
 	if c.Bool("json") {
 		return printJSON(c.App.Writer, x)
 	}
 	_, err = c.App.Writer.Write(render(x))
+	return err
+}
+
+// explainHints prints hints for the owner beneath the explanation. What is published
+// now is looked up here, even where a daemon explains: it never asks for the half of it.
+func explainHints(ctx context.Context, c *cli.Context, dest policy.Destination, x *control.Explanation) error {
+	cfg, err := load(c)
+	if err != nil {
+		return err
+	}
+	dns, fetcher, err := daemon.Lookups(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	hints := lint.Check(lint.Facts{Records: lint.Ask(ctx, dns, fetcher, dest), Explanation: x, Now: time.Now()})
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, struct {
+			*control.Explanation
+			Hints []lint.Hint `json:"hints"`
+		}{x, append([]lint.Hint{}, hints...)})
+	}
+	_, err = c.App.Writer.Write(append(render(x), renderHints(hints)...))
 	return err
 }
 

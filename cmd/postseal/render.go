@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postseal/cmd/postseal/internal/control"
+	"postseal/cmd/postseal/internal/lint"
 	"postseal/cmd/postseal/internal/overrides"
 )
 
@@ -311,6 +312,24 @@ func stepLines(step control.Step) []string {
 		lines[i] = fmt.Sprintf("%-5s %s", topic, lines[i])
 	}
 	return lines
+}
+
+// renderHints is what a domain's owner should mend, for people.
+func renderHints(hints []lint.Hint) []byte {
+	const most = 4 // lines of each part
+	s := &sheet{}
+	s.WriteString("\n")
+	if len(hints) == 0 {
+		s.line("hints", "none: there is nothing that its owner should mend", 1)
+		return s.Bytes()
+	}
+	s.line("hints", "for the owner of the domain, worst first", 1)
+	for _, h := range hints {
+		s.line(string(h.Severity), h.What, most)
+		s.line("", "why: "+h.Why, most)
+		s.line("", "instead: "+h.Instead, most)
+	}
+	return s.Bytes()
 }
 
 // stamp is a time as people and logs have it.
