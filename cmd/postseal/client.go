@@ -23,12 +23,37 @@ func load(c *cli.Context) (*config.Config, error) {
 	return config.Load(c.String("config"), os.Getenv)
 }
 
+// serviceState is where the daemon keeps its state when systemd starts it
+// (StateDirectory=postseal).
+const serviceState = "/var/lib/postseal"
+
+// loadService is load for those who look at the daemon's files beside it: an
+// administrator's shell has not its environment, and means the service's state, not a
+// folder of root's own.
+func loadService(c *cli.Context) (*config.Config, error) {
+	cfg, err := load(c)
+	if err == nil {
+		preferService(cfg, os.Getuid(), serviceState)
+	}
+	return cfg, err
+}
+
+func preferService(cfg *config.Config, uid int, state string) {
+	if info, err := os.Stat(state); cfg.StateByDefault && uid == 0 && err == nil && info.IsDir() {
+		cfg.StateDir = state
+	}
+}
+
 // daemonClient is a client of the daemon that the configuration describes.
 func daemonClient(c *cli.Context) (*control.Client, error) {
 	cfg, err := load(c)
 	if err != nil {
 		return nil, err
 	}
+	return clientOf(cfg), nil
+}
+
+func clientOf(cfg *config.Config) *control.Client {
 	client := &control.Client{}
 	for _, s := range cfg.Control.Listen {
 		client.Sockets = append(client.Sockets, strings.TrimPrefix(s, "unix:"))
@@ -36,7 +61,7 @@ func daemonClient(c *cli.Context) (*control.Client, error) {
 	if cfg.ControlByDefault && !slices.Contains(client.Sockets, serviceSocket) {
 		client.Sockets = append(client.Sockets, serviceSocket)
 	}
-	return client, nil
+	return client
 }
 
 // noDaemon adds advice to the error of a client.

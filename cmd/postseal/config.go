@@ -17,14 +17,21 @@ func configCommand() *cli.Command {
   postseal config show                   # the settings in force, as a file`,
 		Subcommands: []*cli.Command{
 			{
-				Name:            "check",
-				Usage:           "read the configuration and the overrides and say what is wrong with them",
+				Name:  "check",
+				Usage: "read the configuration and the overrides and say what is wrong with them",
+				Description: `Without state_dir in the configuration the overrides are those of the service, as
+root, and else your own.
+
+  postseal config check
+  postseal config check --config /etc/postseal/new.toml && systemctl restart postseal`,
 				HideHelpCommand: true,
 				Action:          configCheck,
 			},
 			{
-				Name:            "show",
-				Usage:           "print the settings in force, with the defaults, as a file",
+				Name:  "show",
+				Usage: "print the settings in force, with the defaults, as a file",
+				Description: `  postseal config show
+  postseal config show | grep -A5 reporting`,
 				HideHelpCommand: true,
 				Action:          configShow,
 			},
@@ -48,7 +55,7 @@ func configCheck(c *cli.Context) error {
 	if err := none(c); err != nil {
 		return err
 	}
-	cfg, err := load(c)
+	cfg, err := loadService(c)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"postseal/cmd/postseal/internal/config"
 	"postseal/cmd/postseal/internal/control"
 	"postseal/cmd/postseal/internal/daemon"
 	"postseal/cmd/postseal/internal/lint"
@@ -136,10 +138,16 @@ func explanation(ctx context.Context, c *cli.Context, dest policy.Destination) (
 // alone decides in this process, with nothing remembered from before, but with
 // the operator's rules as far as they can be read.
 func alone(ctx context.Context, c *cli.Context, dest policy.Destination) (*control.Explanation, error) {
-	cfg, err := load(c)
+	cfg, err := loadService(c)
 	if err != nil {
 		return nil, err
 	}
+	return decide(ctx, cfg, dest, c.App.ErrWriter, c.Bool("probe"))
+}
+
+// decide is alone with a configuration; what is amiss, but does not prevent it, is
+// written to warn.
+func decide(ctx context.Context, cfg *config.Config, dest policy.Destination, warn io.Writer, probes bool) (*control.Explanation, error) {
 	dns, fetcher, err := daemon.Lookups(cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
@@ -147,7 +155,7 @@ func alone(ctx context.Context, c *cli.Context, dest policy.Destination) (*contr
 	engine := &policy.Engine{DNS: dns, Fetch: fetcher}
 	rules, err := overrides.Load(cfg.Overrides())
 	if err != nil {
-		fmt.Fprintf(c.App.ErrWriter, "postseal: without the overrides, which cannot be read: %v\n", err)
+		fmt.Fprintf(warn, "postseal: without the overrides, which cannot be read: %v\n", err)
 	}
 	compiled, err := overrides.Compile(rules)
 	if err != nil {
@@ -163,7 +171,7 @@ func alone(ctx context.Context, c *cli.Context, dest policy.Destination) (*contr
 	defer stop()
 	t := engine.Explain(ctx, dest, true)
 	x := control.NewExplanation(t, dns.Validation(), daemon.Maps(cfg))
-	if c.Bool("probe") {
+	if probes {
 		prober, err := daemon.Prober(cfg, engine, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return nil, err

@@ -43,8 +43,10 @@ func version() build {
 
 func versionCommand() *cli.Command {
 	return &cli.Command{
-		Name:            "version",
-		Usage:           "print the version and how it was built",
+		Name:  "version",
+		Usage: "print the version and how it was built",
+		Description: `  postseal version
+  postseal version --json | jq -r .revision`,
 		Flags:           []cli.Flag{jsonFlag()},
 		HideHelpCommand: true,
 		Action: func(c *cli.Context) error {

@@ -23,6 +23,7 @@ const DefaultFile = "/etc/postseal/postseal.toml"
 type Config struct {
 	File             string `toml:"-"` // that it was read from; "" for the defaults
 	ControlByDefault bool   `toml:"-"` // Control.Listen was filled in
+	StateByDefault   bool   `toml:"-"` // StateDir was filled in with the user's own
 
 	StateDir  string    `toml:"state_dir"`
 	Host      Host      `toml:"host"`

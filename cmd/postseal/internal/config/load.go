@@ -71,6 +71,7 @@ func (c *Config) decode(text string) error {
 func (c *Config) complete(getenv func(string) string) error {
 	if c.StateDir == "" {
 		c.StateDir = stateDir(getenv)
+		c.StateByDefault = getenv("STATE_DIRECTORY") == ""
 	}
 	if c.StateDir == "" {
 		return errors.New("no folder for state: set state_dir in the configuration, or STATE_DIRECTORY or HOME in the environment")

@@ -54,6 +54,15 @@ func (c *Config) Warnings() []string {
 		}
 	}
 	r := &c.Reporting
+	if r.EximEvents && len(c.Exim.Listen) == 0 {
+		warn("reporting.exim_events is true, but exim.listen is not set: no event can come in")
+	}
+	for _, l := range r.Logs {
+		beside := func(o MailLog) bool { return o.Path == Journal && o.Format == l.Format }
+		if l.Path != Journal && slices.ContainsFunc(r.Logs, beside) {
+			warn("reporting.log has both %s and the journal as logs of %s: each session counts twice, unless they are of two mail servers", l.Path, l.Format)
+		}
+	}
 	if r.Contact != "" && !c.Records() {
 		warn("reporting.contact is set, but there is no source of sessions, such as [[reporting.log]]: no reports are sent")
 	}
