@@ -68,6 +68,15 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
+// Test makes the self-test once, at most until ctx ends, and tells what is known
+// then. It is for commands, which do not live long enough for [Client.Run].
+func (c *Client) Test(ctx context.Context) Validation {
+	if !c.SelfTest.none() && c.TrustAD != TrustNever {
+		c.selfTest(ctx)
+	}
+	return c.Validation()
+}
+
 // selfTest tests the trusted servers side by side, and reports whether all
 // passed.
 func (c *Client) selfTest(ctx context.Context) bool {

@@ -263,3 +263,28 @@ func TestRun(t *testing.T) {
 		}
 	})
 }
+
+// TestTest is the one self-test of a command.
+func TestTest(t *testing.T) {
+	for _, tt := range []struct {
+		name, fault string // of the bogus name
+		trust       dnssec.TrustAD
+		on          bool
+		says        string
+	}{
+		{"passed", "BOGUS", dnssec.TrustAuto, true, ""},
+		{"proof", "", dnssec.TrustAuto, false, "answers for b.test"},
+		{"nobody answers", "TIMEOUT", dnssec.TrustAuto, true, "unproven"},
+		{"not asked", "BOGUS", dnssec.TrustNever, false, "never"},
+	} {
+		t.Run("DANE-002 "+tt.name, func(t *testing.T) {
+			s := selfTestServer(t)
+			s.Fail("b.test", "", tt.fault)
+			c := &dnssec.Client{Servers: []string{s.Addr}, SelfTest: selfTest, TrustAD: tt.trust, TryTimeout: 200 * time.Millisecond}
+			v := c.Test(t.Context())
+			if v.On != tt.on || !strings.Contains(v.Reason, tt.says) || (tt.says == "") != (v.Reason == "") {
+				t.Errorf("got %+v, want on %v, %q", v, tt.on, tt.says)
+			}
+		})
+	}
+}
