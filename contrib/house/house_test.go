@@ -50,6 +50,9 @@ var arrows = map[string][]string{
 	"contrib/bench":           {},
 	"contrib/house":           {},
 	"contrib/conformance":     {},
+	"contrib/exim":            {},
+	"contrib/postfix":         {},
+	"contrib/sendmail":        {},
 	// Counts what a killed daemon has left in its ledger, reads which policies sessions
 	// were counted under, and knows the route suffixes.
 	"contrib/interop/lab":      {"cache/boltdb", "policy/delivery/ledger", "policy/requiretls", "reporting", "reporting/store"},
