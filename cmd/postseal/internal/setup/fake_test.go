@@ -1,0 +1,220 @@
+package setup_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"postseal/cmd/postseal/internal/setup"
+)
+
+// machine is a folder with a mail server's configuration, and what stands in for its
+// programs: enough of postconf(1), for files without continuation lines in main.cf.
+type machine struct {
+	*setup.System
+	t *testing.T
+
+	version  string            // of Postfix
+	tls      string            // postconf -T compile-version
+	chroot   string            // of smtp(8)
+	builtin  map[string]string // defaults of parameters
+	commands map[string]string // what other programs say, by their first word
+	ran      []string
+}
+
+func newMachine(t *testing.T, tree string) *machine {
+	t.Helper()
+	m := &machine{t: t, version: "3.7.11", tls: "OpenSSL 3.0.11 19 Sep 2023", chroot: "y", commands: map[string]string{}}
+	m.builtin = map[string]string{
+		"config_directory": "/etc/postfix", "queue_directory": "/var/spool/postfix", "myhostname": "localhost",
+		"smtp_helo_name": "$myhostname", "smtp_tls_loglevel": "0", "virtual_alias_domains": "$virtual_alias_maps",
+		"smtpd_milters": "", "maillog_file": "", "multi_instance_directories": "",
+	}
+	root := t.TempDir()
+	if err := os.CopyFS(root, os.DirFS("testdata/"+tree)); err != nil {
+		t.Fatal(err)
+	}
+	m.System = &setup.System{
+		Root:      root,
+		Run:       m.run,
+		Validates: func(context.Context, []string) (bool, string) { return true, "" },
+		Now:       func() time.Time { return time.Date(2026, 11, 28, 7, 30, 0, 0, time.UTC) },
+	}
+	if err := os.Mkdir(m.path("tmp"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.write("/etc/resolv.conf", "nameserver 127.0.0.1\noptions edns0 trust-ad\n")
+	m.write("/etc/ssl/certs/ca-certificates.crt", "")
+	return m
+}
+
+func (m *machine) path(name string) string { return filepath.Join(m.Root, name) }
+
+func (m *machine) write(name, text string) {
+	m.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(m.path(name)), 0o755); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.WriteFile(m.path(name), []byte(text), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *machine) text(name string) string {
+	m.t.Helper()
+	text, err := os.ReadFile(m.path(name))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// put sets a parameter in main.cf, as an administrator would.
+func (m *machine) put(name, value string) {
+	m.t.Helper()
+	m.edit("/etc/postfix", name+" = "+value)
+}
+
+// tree is every file but copies, with its text.
+func (m *machine) tree() map[string]string {
+	m.t.Helper()
+	all := map[string]string{}
+	err := filepath.WalkDir(m.Root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		name := strings.TrimPrefix(path, m.Root)
+		if !strings.HasPrefix(name, setup.DefaultBackups) {
+			all[name] = m.text(name)
+		}
+		return nil
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return all
+}
+
+func (m *machine) run(_ context.Context, argv ...string) (string, error) {
+	m.ran = append(m.ran, strings.Join(argv, " "))
+	if argv[0] != "postconf" {
+		out, ok := m.commands[argv[0]]
+		if !ok {
+			return "", errors.New(argv[0] + " is not installed")
+		}
+		return out, nil
+	}
+	dir, args := "/etc/postfix", argv[1:]
+	if args[0] == "-c" {
+		dir, args = args[1], args[2:]
+	}
+	switch args[0] {
+	case "-d":
+		return m.version + "\n", nil
+	case "-T":
+		return m.tls + "\n", nil
+	case "-F":
+		return m.chroot + "\n", nil
+	case "-n":
+		return listed(m.main(dir)), nil
+	case "-x":
+		return listed(m.expanded(dir)), nil
+	case "-e":
+		m.edit(dir, args[1:]...)
+		return "", nil
+	case "-M":
+		return m.master(dir, args[1]), nil
+	}
+	return "", fmt.Errorf("postconf: fatal: what is %s?", args)
+}
+
+func listed(values map[string]string) string {
+	var lines []string
+	for name, value := range values {
+		lines = append(lines, name+" = "+value+"\n")
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "")
+}
+
+// main is what main.cf sets. Parameters of a transport that is not in master.cf are
+// not known, as to the real one.
+func (m *machine) main(dir string) map[string]string {
+	all := map[string]string{}
+	for line := range strings.Lines(m.text(dir + "/main.cf")) {
+		name, value, ok := strings.Cut(line, "=")
+		name = strings.TrimSpace(name)
+		transport, _, limit := strings.Cut(name, "_destination_concurrency_")
+		if ok && !strings.HasPrefix(name, "#") && (!limit || strings.Contains("\n"+m.text(dir+"/master.cf"), "\n"+transport+" ")) {
+			all[name] = strings.TrimSpace(value)
+		}
+	}
+	return all
+}
+
+var parameter = regexp.MustCompile(`\$\{?(\w+)\}?`)
+
+func (m *machine) expanded(dir string) map[string]string {
+	all := map[string]string{}
+	for name, value := range m.builtin {
+		all[name] = value
+	}
+	for name, value := range m.main(dir) {
+		all[name] = value
+	}
+	for name := range all {
+		for range 3 {
+			all[name] = parameter.ReplaceAllStringFunc(all[name], func(s string) string { return all[strings.Trim(s, "${}")] })
+		}
+	}
+	return all
+}
+
+func (m *machine) edit(dir string, settings ...string) {
+	lines := strings.SplitAfter(m.text(dir+"/main.cf"), "\n")
+	for _, s := range settings {
+		name, _, _ := strings.Cut(s, " =")
+		at := slices.IndexFunc(lines, func(l string) bool { return strings.HasPrefix(l, name+" ") || strings.HasPrefix(l, name+"=") })
+		if at < 0 {
+			lines = append(lines, s+"\n")
+			continue
+		}
+		lines[at] = s + "\n"
+	}
+	m.write(dir+"/main.cf", strings.Join(lines, ""))
+}
+
+// master shows a service, or adds it at the end.
+func (m *machine) master(dir, arg string) string {
+	name, entry, set := strings.Cut(arg, "=")
+	text := m.text(dir + "/master.cf")
+	if set {
+		m.write(dir+"/master.cf", text+strings.ReplaceAll(entry, " -o ", "\n    -o ")+"\n")
+		return ""
+	}
+	found := ""
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) < 2:
+		case line[0] != ' ' && line[0] != '\t':
+			if found != "" {
+				return found + "\n"
+			}
+			if fields[0]+"/"+fields[1] == name {
+				found = strings.Join(fields, "  ")
+			}
+		case found != "":
+			found += " " + strings.Join(fields, " ")
+		}
+	}
+	return found
+}
