@@ -102,7 +102,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		}},
 		Commands: []*cli.Command{
 			serveCommand(), explainCommand(), queryCommand(), cacheCommand(),
-			overrideCommand(), sessionsCommand(), reportsCommand(), logsCommand(), configCommand(), doctorCommand(), statusCommand(), versionCommand(),
+			overrideCommand(), sessionsCommand(), reportsCommand(), logsCommand(), setupCommand(), configCommand(), doctorCommand(), statusCommand(), versionCommand(),
 		},
 		Reader:         stdin,
 		Writer:         stdout,
