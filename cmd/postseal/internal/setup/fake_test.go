@@ -127,6 +127,8 @@ func (m *machine) run(_ context.Context, argv ...string) (string, error) {
 		return listed(m.main(dir)), nil
 	case "-x":
 		return listed(m.expanded(dir)), nil
+	case "-P":
+		return m.options(dir), nil
 	case "-e":
 		m.edit(dir, args[1:]...)
 		return "", nil
@@ -190,6 +192,22 @@ func (m *machine) edit(dir string, settings ...string) {
 		lines[at] = s + "\n"
 	}
 	m.write(dir+"/main.cf", strings.Join(lines, ""))
+}
+
+// options are what services have of their own.
+func (m *machine) options(dir string) string {
+	out, service := "", ""
+	for line := range strings.Lines(m.text(dir + "/master.cf")) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) == 2 && fields[0] == "-o":
+			name, value, _ := strings.Cut(fields[1], "=")
+			out += service + "/" + name + " = " + value + "\n"
+		case len(fields) > 1 && line[0] != ' ':
+			service = fields[0] + "/" + fields[1]
+		}
+	}
+	return out
 }
 
 // master shows a service, or adds it at the end.

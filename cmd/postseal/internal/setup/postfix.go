@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -70,6 +71,9 @@ func (s *System) Postfix(ctx context.Context, o PostfixOptions) (*Plan, error) {
 			return nil, err
 		}
 	}
+	if err := p.overruled(ctx); err != nil {
+		return nil, err
+	}
 	if err := p.stage(ctx); err != nil {
 		return nil, err
 	}
@@ -113,7 +117,29 @@ func (p *postfix) look(ctx context.Context) error {
 		p.found("smtp(8) is chrooted in %s; inet sockets need nothing there", p.queue)
 		p.staleCopy()
 	}
+	if relay := p.expanded["relayhost"]; relay != "" {
+		p.found("relayhost = %s: mail goes there, and the policy of that host is asked for", relay)
+	}
 	return p.refusals(version)
+}
+
+// overruled warns of services in master.cf that do not see what main.cf says.
+func (p *postfix) overruled(ctx context.Context) error {
+	options, err := p.values(ctx, "-P")
+	if err != nil {
+		return err
+	}
+	names := []string{"smtp_tls_policy_maps", "smtp_tls_security_level", "smtp_dns_support_level"}
+	if p.options.RequireTLS {
+		names = append(names, "smtpd_milters", "non_smtpd_milters", "milter_header_checks")
+	}
+	for _, option := range slices.Sorted(maps.Keys(options)) {
+		at := strings.LastIndexByte(option, '/')
+		if at > 0 && slices.Contains(names, option[at+1:]) && !strings.HasPrefix(options[option[:at]+"/syslog_name"], "postfix/postseal") {
+			p.warn("master.cf: the service %s has -o %s=%s, so what main.cf says there is not for it", option[:at], option[at+1:], options[option])
+		}
+	}
+	return nil
 }
 
 // chrooted reads the column of master.cf, whose default changed with Postfix 3.0.
@@ -133,7 +159,7 @@ func (p *postfix) staleCopy() {
 // refusals are what is not understood.
 func (p *postfix) refusals(version string) error {
 	switch {
-	case !p.version.has(oldest) && !p.version.snapshot:
+	case !p.version.has(oldest):
 		return refuse("", "Postfix %s is too old: before 3.4 it does not know the attribute servername, and holds mail over it", version)
 	case !p.knowsTLS:
 		return refuse("", "this Postfix was built without TLS")
@@ -241,6 +267,9 @@ func (p *postfix) policies(dane bool) error {
 			continue
 		case "smtp_dns_support_level":
 			if !dane {
+				if !p.options.Fallback {
+					p.warn("Postfix does no DANE itself: if postseal's own resolver validates, mail to domains with DANE waits; --fallback has postseal deliver it")
+				}
 				if is == s.value {
 					p.kept("smtp_dns_support_level = dnssec, though DANE by Postfix itself does not work: host.dane = false has postseal do it")
 				}

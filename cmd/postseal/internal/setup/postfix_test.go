@@ -49,6 +49,8 @@ func TestPostfixVersions(t *testing.T) {
 	for _, v := range []struct{ version, dialect, warns, refuses string }{
 		{"2.11.3", "", "", "too old"},
 		{"3.3.0", "", "", "before 3.4 it does not know the attribute servername"},
+		{"3.3-20180106", "", "", "too old"},
+		{"3.4-20180605", "", "", "too old"},
 		{"3.4.0", "postfix", "", ""},
 		{"3.5.25", "postfix", "", ""},
 		{"3.7.11", "postfix", "", ""},
@@ -302,6 +304,28 @@ func TestPostfixDANE(t *testing.T) {
 				t.Errorf("found %q, want %q", found, c.says)
 			}
 		})
+	}
+}
+
+// TestPostfixOverruled warns of services that main.cf does not reach.
+func TestPostfixOverruled(t *testing.T) {
+	m := newMachine(t, "bookworm")
+	m.write("/etc/postfix/master.cf", m.text("/etc/postfix/master.cf")+
+		"submission inet n - y - - smtpd\n    -o smtpd_milters=inet:127.0.0.1:8891\nslow unix - - y - - smtp\n    -o smtp_tls_policy_maps=\n")
+	o := onlyMaps
+	p, err := m.Postfix(t.Context(), o)
+	if err != nil || len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], "slow/unix has -o smtp_tls_policy_maps=") {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	o.RequireTLS = true
+	if p, err = m.Postfix(t.Context(), o); err != nil || !strings.Contains(strings.Join(p.Warnings, "\n"), "submission/inet has -o smtpd_milters=inet:127.0.0.1:8891") {
+		t.Errorf("got %+v, %v", p, err)
+	}
+	if _, err := m.Apply(p); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = m.Postfix(t.Context(), o); err != nil || strings.Contains(strings.Join(p.Warnings, "\n"), "127.0.0.1:10026") {
+		t.Errorf("warned of a service of ours: %+v, %v", p, err)
 	}
 }
 
