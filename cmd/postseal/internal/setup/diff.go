@@ -158,5 +158,8 @@ func lost(h hunk, after []string) []string {
 			all = append(all, line)
 		}
 	}
+	if all == nil {
+		all = []string{"an empty line"}
+	}
 	return all
 }

@@ -96,14 +96,14 @@ func (e *exim) look(ctx context.Context) (dane bool, err error) {
 	} else {
 		e.found("TLS by OpenSSL: mail to domains whose TLSA records are all unusable goes out through postseal, since this Exim may crash on them")
 	}
-	if !strings.Contains(support, " DANE ") {
-		e.found("built without DANE: postseal does it (host.dane = false)")
-		return false, nil
-	}
 	if out, err := e.ask(ctx, "-bP", "primary_hostname"); err == nil {
 		if m := eximHostname.FindStringSubmatch(out); m != nil {
 			e.daemon.need(key{table: "delivery", name: "hostname", value: m[1], must: true, why: "the name that Exim greets others with"})
 		}
+	}
+	if !strings.Contains(support, " DANE ") {
+		e.found("built without DANE: postseal does it (host.dane = false)")
+		return false, nil
 	}
 	return e.dane(ctx, e.Plan, e.options.DANE, true)
 }
@@ -143,7 +143,6 @@ func (e *exim) sessions() error {
 	case name == config.Journal:
 		name = "" // Exim writes its own log
 	case name != "" && !e.options.Direct:
-		e.options.Direct = false
 		e.countFrom(e.Plan, e.daemon, config.MailLog{Path: name, Format: "exim"})
 		return nil
 	}

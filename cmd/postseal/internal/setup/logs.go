@@ -30,6 +30,12 @@ func (s *System) log(candidates ...string) string {
 // countFrom adds a log to the daemon's configuration, and says what the daemon needs
 // to read it.
 func (s *System) countFrom(p *Plan, f *daemonFile, l config.MailLog) {
+	for _, has := range f.config.Reporting.Logs {
+		if has.Format == l.Format && has.Path != l.Path {
+			p.kept("sessions are counted from %s, by [[reporting.log]]; from %s as well, each would count twice", has.Path, l.Path)
+			return
+		}
+	}
 	f.logs = append(f.logs, l)
 	group := "systemd-journal"
 	if l.Path != config.Journal {

@@ -103,6 +103,19 @@ func TestPostfixSessions(t *testing.T) {
 	}
 }
 
+// TestPostfixOtherLog does not count from two logs of one mail server.
+func TestPostfixOtherLog(t *testing.T) {
+	m := newMachine(t, "bookworm")
+	m.write("/var/log/mail.log", "")
+	m.write("/etc/postseal/postseal.toml", "[[reporting.log]]\npath = \"journal\"\nformat = \"postfix\"\n")
+	o := onlyMaps
+	o.TLSRPT = true
+	p, err := m.Postfix(t.Context(), o)
+	if err != nil || len(lines(p, "/etc/postseal/postseal.toml")) > 0 || !strings.Contains(strings.Join(p.Kept, "\n"), "sessions are counted from journal") {
+		t.Errorf("got %+v, %v", p, err)
+	}
+}
+
 func TestPostfixRelayPort(t *testing.T) {
 	m := newMachine(t, "bookworm")
 	m.write("/etc/postfix/master.cf", m.text("/etc/postfix/master.cf")+"127.0.0.1:10026 inet n - y - - smtpd\n    -o content_filter=\n")
