@@ -168,8 +168,7 @@ func (p *postfix) refusals(version string) error {
 			"there are several instances of Postfix (multi_instance_directories = %s)", p.expanded["multi_instance_directories"])
 	}
 	if p.version.major > native.major || p.version.major == native.major && p.version.minor > native.minor {
-		p.warn("Postfix %s is newer than all that were tried (%s); the map %s fits it best. Should it hold mail over an unknown attribute, use the map postfix",
-			version, native, p.version.dialect())
+		p.warn("Postfix %s is newer than all that were tried, and is told what %s understands. Should it hold mail over an unknown attribute, use the map postfix", version, native)
 	}
 	if p.version.snapshot && !p.version.has(patterns) && p.version.minor == patterns.minor {
 		p.warn("Postfix %s is a snapshot from before 3.10, so it is told what 3.9 understands", version)
@@ -202,7 +201,8 @@ func (p *postfix) values(ctx context.Context, args ...string) (map[string]string
 	return all, nil
 }
 
-// names are the files of contrib/postfix for this version.
+// names are the files of contrib/postfix for this version. They also choose the map
+// whose answers it understands: an attribute that it does not know would hold the mail.
 func (p *postfix) names() []string {
 	names := []string{"main.cf"}
 	if p.version.has(patterns) {

@@ -43,13 +43,4 @@ func (r release) has(o release) bool {
 	return r.major > o.major || r.major == o.major && r.minor > o.minor
 }
 
-// dialect is the map whose answers the release understands: an attribute that it does
-// not know would hold the mail.
-func (r release) dialect() string {
-	if r.has(patterns) {
-		return "postfix-tlsrpt"
-	}
-	return "postfix"
-}
-
 func (r release) String() string { return fmt.Sprintf("%d.%d", r.major, r.minor) }
