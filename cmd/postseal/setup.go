@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -45,12 +46,12 @@ smtp_tls_policy_maps keep winning. More only by an option.
   postseal setup postfix --apply --from postfix-tlspol
   postseal setup postfix --revert               # undo the latest --apply`,
 		Flags: append(setupFlags("/etc/postfix"),
-			&cli.BoolFlag{Name: "fallback", Usage: "hand over domains that Postfix cannot do itself (transport_maps)"},
-			&cli.BoolFlag{Name: "requiretls", Usage: "have messages tagged for REQUIRETLS and TLS-Required: No (milter)"},
-			&cli.BoolFlag{Name: "datagrams", Usage: "of --tlsrpt: from libtlsrpt, though there is a log"},
+			&cli.BoolFlag{Name: "fallback", Usage: "hand over domains that Postfix cannot do itself (transport_maps)", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "requiretls", Usage: "have messages tagged for REQUIRETLS and TLS-Required: No (milter)", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "datagrams", Usage: "of --tlsrpt: from libtlsrpt, though there is a log", DisableDefaultText: true},
 			&cli.StringFlag{Name: "socket", Value: "inet", Usage: "`KIND` of the sockets: inet, on loopback, or unix, below the queue folder"},
 			&cli.StringFlag{Name: "from", Usage: "take over from `SERVICE`: postfix-mta-sts-resolver or postfix-tlspol"},
-			&cli.BoolFlag{Name: "keep-line", Usage: "of --from: leave its line in main.cf, and listen where it listened"},
+			&cli.BoolFlag{Name: "keep-line", Usage: "of --from: leave its line in main.cf, and listen where it listened", DisableDefaultText: true},
 			&cli.StringFlag{Name: "relay-port", Usage: "of --requiretls: `PORT` on loopback where your own domains' recipients come back (default: 10026)"},
 		),
 		HideHelpCommand: true,
@@ -92,7 +93,7 @@ and single-file configuration can be changed; for another, the places are printe
   postseal setup exim --apply --tlsrpt
   postseal setup exim --revert`,
 		Flags: append(setupFlags("/etc/exim4"),
-			&cli.BoolFlag{Name: "events", Usage: "of --tlsrpt: from Exim's events, though there is a log"}),
+			&cli.BoolFlag{Name: "events", Usage: "of --tlsrpt: from Exim's events, though there is a log", DisableDefaultText: true}),
 		HideHelpCommand: true,
 		Action: setupAction("exim", func(c *cli.Context, s *setup.System, o setup.Options) (*setup.Plan, error) {
 			o.Direct = c.Bool("events")
@@ -121,10 +122,10 @@ func setupSendmailCommand() *cli.Command {
 // setupFlags are those of every mail server.
 func setupFlags(dir string) []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "apply", Usage: "make the changes, and keep a copy of each file"},
-		&cli.BoolFlag{Name: "revert", Usage: "undo the latest --apply that is in force"},
-		&cli.BoolFlag{Name: "reload", Usage: "of --apply: have the mail server read its configuration again, if postseal answers"},
-		&cli.BoolFlag{Name: "tlsrpt", Usage: "count TLS sessions, from the mail server's log if there is one"},
+		&cli.BoolFlag{Name: "apply", Usage: "make the changes, and keep a copy of each file", DisableDefaultText: true},
+		&cli.BoolFlag{Name: "revert", Usage: "undo the latest --apply that is in force", DisableDefaultText: true},
+		&cli.BoolFlag{Name: "reload", Usage: "of --apply: have the mail server read its configuration again, if postseal answers", DisableDefaultText: true},
+		&cli.BoolFlag{Name: "tlsrpt", Usage: "count TLS sessions, from the mail server's log if there is one", DisableDefaultText: true},
 		&cli.StringFlag{Name: "dane", Value: setup.DANEAuto, Usage: "whether the mail server does DANE itself: yes, no, or auto, if its resolver is proven to validate"},
 		&cli.StringFlag{Name: "config-dir", Usage: "`FOLDER` of the mail server's configuration (default: as it says itself, such as " + dir + ")"},
 		&cli.StringFlag{Name: "root", Usage: "`FOLDER` to take for /, such as a chroot; needs root"},
@@ -250,14 +251,28 @@ func answers(c *cli.Context, s *setup.System) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(c.Context, 5*time.Second)
-	defer cancel()
 	for _, e := range endpoints {
-		conn, err := (&net.Dialer{}).DialContext(ctx, e.Network, e.Address)
-		if err != nil {
+		if err := answersAt(c.Context, e); err != nil {
 			return err
 		}
-		conn.Close()
+	}
+	return nil
+}
+
+// answersAt asks for a map that no other policy service has, since one that we take
+// over from may still listen where we shall.
+func answersAt(ctx context.Context, e config.Endpoint) error {
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, e.Network, e.Address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	reply, err := ask(conn, bufio.NewReader(conn), "requiretls", "example.org")
+	if err != nil {
+		return fmt.Errorf("%s: %w", e, err)
+	}
+	if codeOf(reply) != 0 {
+		return fmt.Errorf("at %s another service than postseal answers", e)
 	}
 	return nil
 }

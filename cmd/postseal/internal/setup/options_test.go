@@ -144,6 +144,7 @@ func TestDaemonFile(t *testing.T) {
 		{"all keys as shipped", "", "", ""},
 		{"own domains stay", "[delivery]\nlocal_domains = [\"mine.example\"]\n", `local_domains = ["mine.example", "mail.example.org", "example.org"]`, ""},
 		{"own address stays", "[milter]\nlisten = [\"tcp:127.0.0.1:9462\"]\n", `listen = ["tcp:127.0.0.1:9462"]`, ""},
+		{"one address without brackets", "[socketmap]\nlisten = \"unix:/run/x\"\n", `listen = ["unix:/run/x", "tcp:127.0.0.1:8461"]`, ""},
 		{"another relay", "[delivery]\nlocal_relay = \"tcp:127.0.0.1:25\"\n", "", `has delivery.local_relay = "tcp:127.0.0.1:25"`},
 		{"a list over lines", "[delivery]\nlocal_domains = [\n  \"mine.example\",\n]\n", "", "in a form that setup cannot change"},
 		{"inline table", "delivery = { port = 26 }\n", "", "is not valid"},

@@ -115,6 +115,9 @@ func (f *daemonFile) setKey(text string, k key) (string, *Line, error) {
 		return text, nil, f.invalid(err)
 	}
 	want := k.value
+	if one, ok := is.(string); ok && k.also { // a list may be written as its only element
+		is = []string{one}
+	}
 	if list, ok := is.([]string); ok && k.also {
 		wanted := want.([]string)
 		if missing := without(wanted, list); len(missing) == 0 {
