@@ -55,7 +55,8 @@ func TestApply(t *testing.T) {
 	for name, want := range map[string]string{
 		"smtp_tls_policy_maps":                   "hash:/etc/postfix/tls_policy, socketmap:inet:127.0.0.1:8461:postfix-tlsrpt",
 		"transport_maps":                         "hash:/etc/postfix/transport, socketmap:inet:127.0.0.1:8461:transport",
-		"smtpd_milters":                          "inet:127.0.0.1:8891, { inet:127.0.0.1:8462, connect_timeout=5s, command_timeout=10s, default_action=tempfail }",
+		"smtpd_milters":                          "inet:127.0.0.1:8891, { inet:127.0.0.1:8462, connect_timeout=5s, command_timeout=10s, default_action=$postseal_milter_down }",
+		"postseal_milter_down":                   "tempfail",
 		"non_smtpd_milters":                      "$smtpd_milters",
 		"milter_header_checks":                   "regexp:/etc/postfix/postseal_milter_header_checks",
 		"smtp_dns_support_level":                 "dnssec",

@@ -16,12 +16,16 @@ type setting struct{ name, value, why string }
 // postconf -M takes it.
 type service struct{ name, entry string }
 
+// milterDown stays a variable in main.cf, unlike the others of contrib/postfix: an
+// administrator changes it while the daemon is down (contrib/postfix/README.md).
+const milterDown = "postseal_milter_down"
+
 // What belongs together of the settings in contrib/postfix: each is in one set.
 var (
 	policySet  = []string{"smtp_tls_policy_maps", "smtp_dns_support_level", "smtp_tls_security_level", "smtp_tls_loglevel", "smtp_tls_CAfile"}
 	routingSet = []string{"transport_maps", "postseal_destination_concurrency_limit", "postseal_destination_concurrency_failed_cohort_limit"}
 	tagSet     = []string{
-		"smtpd_milters", "non_smtpd_milters", "milter_header_checks", "smtp_requiretls_policy",
+		milterDown, "smtpd_milters", "non_smtpd_milters", "milter_header_checks", "smtp_requiretls_policy",
 		"postseal-requiretls_destination_concurrency_limit", "postseal-relaxed_destination_concurrency_limit",
 		"postseal-requiretls_destination_concurrency_failed_cohort_limit", "postseal-relaxed_destination_concurrency_failed_cohort_limit",
 	}
@@ -46,7 +50,7 @@ func settings(names ...string) []setting {
 	variables := map[string]string{}
 	for _, name := range names {
 		for _, s := range parseSettings(contribFile(name)) {
-			if strings.HasPrefix(s.name, "postseal_") && !strings.HasPrefix(s.name, "postseal_destination_") {
+			if strings.HasPrefix(s.name, "postseal_") && !strings.HasPrefix(s.name, "postseal_destination_") && s.name != milterDown {
 				variables[s.name] = s.value
 				continue
 			}
@@ -56,7 +60,10 @@ func settings(names ...string) []setting {
 	for i := range all {
 		for range 4 { // variables within variables
 			all[i].value = ourVariable.ReplaceAllStringFunc(all[i].value, func(v string) string {
-				return variables[strings.Trim(v, "${}")]
+				if name := strings.Trim(v, "${}"); name != milterDown {
+					return variables[name]
+				}
+				return v
 			})
 		}
 	}
