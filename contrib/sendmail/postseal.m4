@@ -7,6 +7,7 @@ dnl #     MAILER(`local')dnl
 dnl #     MAILER(`smtp')dnl
 dnl #     include(`/usr/share/postseal/sendmail/postseal_rules.m4')dnl
 dnl #
+dnl # ("postseal setup sendmail" puts them in, and what follows),
 dnl # and in postseal.toml, for Sendmail before 8.18, which has no DANE:
 dnl #
 dnl #     [host]
