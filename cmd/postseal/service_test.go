@@ -8,10 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestServiceManager runs the program as systemd does: with a socket of its own
@@ -39,7 +42,8 @@ func TestServiceManager(t *testing.T) {
 	}
 	defer socket.Close()
 	config := filepath.Join(dir, "postseal.toml")
-	if err := os.WriteFile(config, []byte("dns.self_test = false\nhttp.listen = []\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, fmt.Appendf(nil,
+		"dns.self_test = false\nhttp.listen = []\nsocketmap.listen = 'tcp:%s'\n", ln.Addr()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
@@ -55,7 +59,7 @@ func TestServiceManager(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	await := func(want string) {
+	await := func(want string) string {
 		t.Helper()
 		buf := make([]byte, 4096)
 		notified.SetReadDeadline(time.Now().Add(patience))
@@ -67,7 +71,7 @@ func TestServiceManager(t *testing.T) {
 				t.Fatalf("no %s: %v\n%s", want, err, &log)
 			}
 			if strings.HasPrefix(string(buf[:n]), want) {
-				return
+				return string(buf[:n])
 			}
 		}
 	}
@@ -83,10 +87,15 @@ func TestServiceManager(t *testing.T) {
 		t.Errorf("got %q, %v", reply, err)
 	}
 	await("WATCHDOG=1")
+	// systemd takes READY=1 for the end of this reload only if the time is its own clock's.
+	before := monotonic(t)
 	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	await("RELOADING=1\nMONOTONIC_USEC=")
+	stamp, err := strconv.ParseInt(strings.TrimPrefix(await("RELOADING=1\nMONOTONIC_USEC="), "RELOADING=1\nMONOTONIC_USEC="), 10, 64)
+	if after := monotonic(t); err != nil || stamp < before || stamp > after {
+		t.Errorf("reload at %d, %v; want between %d and %d", stamp, err, before, after)
+	}
 	await("READY=1")
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -95,4 +104,14 @@ func TestServiceManager(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("%v\n%s", err, &log)
 	}
+}
+
+// monotonic is the clock of systemd, in microseconds.
+func monotonic(t *testing.T) int64 {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	return now.Nano() / int64(time.Microsecond)
 }

@@ -8,6 +8,10 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
+// release is the version of a package, set by its build (contrib/packaging/build):
+// go build -ldflags "-X main.release=1.2.3". Empty: what the Go tools know.
+var release string
+
 // build is what the Go tools recorded of the build.
 type build struct {
 	Version  string `json:"version"`
@@ -35,7 +39,10 @@ func version() build {
 			b.Modified = s.Value == "true"
 		}
 	}
-	if b.Version == "" {
+	switch {
+	case release != "":
+		b.Version = release
+	case b.Version == "":
 		b.Version = "(devel)"
 	}
 	return b

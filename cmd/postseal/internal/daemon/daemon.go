@@ -240,6 +240,7 @@ func (d *daemon) open(ctx context.Context, g *errgroup.Group) {
 		d.log.Info("listening", keySection, name, keyListen, d.doors.list(name))
 	}
 	d.warnExposed()
+	d.warnInherited()
 	for _, w := range d.config.Warnings() {
 		d.log.Warn("the configuration is only half made", keyReason, w)
 	}
@@ -252,6 +253,16 @@ func (d *daemon) warnExposed() {
 			if e, err := config.ParseEndpoint(s); err == nil && e.Exposed() {
 				d.log.Warn("other machines may reach this listener, and it asks nobody who they are", keySection, name, keyListen, s)
 			}
+		}
+	}
+}
+
+// warnInherited: whoever took an address out of the configuration may think that it
+// is closed.
+func (d *daemon) warnInherited() {
+	for _, section := range d.config.Sections() {
+		for _, s := range d.doors.strange(section) {
+			d.log.Warn("the service manager has opened a listener that the configuration does not name; it closes with its socket unit", keySection, section.Name, keyListen, s)
 		}
 	}
 }

@@ -347,42 +347,53 @@ func TestWatchdog(t *testing.T) {
 	b.told("WATCHDOG=1")
 }
 
-// Sockets of the service manager stand in for those of the configuration, and are
-// not removed in the end.
+// Sockets of the service manager stand in for the same ones of the configuration,
+// stand beside the others with a warning, and are not removed in the end.
 func TestInheritedSockets(t *testing.T) {
-	b := newBed(t)
-	path := filepath.Join(b.dir, "given.sock")
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
+	for name, unnamed := range map[string]bool{"map.sock": false, "given.sock": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t)
+			b.options.Files = []*os.File{b.given(name, "socketmap")}
+			b.start()
+			for _, socket := range []string{name, "map.sock"} {
+				conn := b.dial(socket)
+				fmt.Fprint(conn, "12:postfix .org,")
+				reply := make([]byte, len("9:NOTFOUND ,"))
+				if _, err := io.ReadFull(conn, reply); err != nil || string(reply) != "9:NOTFOUND ," {
+					t.Errorf("%s: got %q, %v", socket, reply, err)
+				}
+			}
+			if got := strings.Contains(b.log.String(), "the configuration does not name"); got != unnamed {
+				t.Errorf("warned %v, want %v\n%s", got, unnamed, b.log)
+			}
+			b.signals <- syscall.SIGTERM
+			b.stopped()
+			if _, err := os.Lstat(filepath.Join(b.dir, name)); err != nil {
+				t.Errorf("the socket of the service manager is gone: %v", err)
+			}
+		})
 	}
+}
+
+// given is a socket as the service manager hands it over.
+func (b *bed) given(path, name string) *os.File {
+	b.t.Helper()
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(b.dir, path), Net: "unix"})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer ln.Close()
 	ln.SetUnlinkOnClose(false)
 	f, err := ln.File()
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	ln.Close()
+	defer f.Close()
 	fd, err := syscall.Dup(int(f.Fd()))
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	f.Close()
-	b.options.Files = []*os.File{os.NewFile(uintptr(fd), "socketmap")}
-	b.start()
-	conn := b.dial("given.sock")
-	fmt.Fprint(conn, "12:postfix .org,")
-	reply := make([]byte, len("9:NOTFOUND ,"))
-	if _, err := io.ReadFull(conn, reply); err != nil || string(reply) != "9:NOTFOUND ," {
-		t.Errorf("got %q, %v", reply, err)
-	}
-	if _, err := os.Lstat(filepath.Join(b.dir, "map.sock")); err == nil {
-		t.Error("the configured socket is open too")
-	}
-	b.signals <- syscall.SIGTERM
-	b.stopped()
-	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("the socket of the service manager is gone: %v", err)
-	}
+	return os.NewFile(uintptr(fd), name)
 }
 
 func TestStrangeSocket(t *testing.T) {

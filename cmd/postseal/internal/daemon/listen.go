@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/user"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,8 +25,9 @@ type permissions struct{ mode, owner, group string }
 type doors map[string][]net.Listener
 
 // openDoors opens every listener of the configuration. Those that the service
-// manager has opened, by name (systemd.socket(5), FileDescriptorName=), stand in
-// for all that the section of that name lists.
+// manager has opened, by the name of their section (systemd.socket(5),
+// FileDescriptorName=), stand in for the same addresses there, and come beside all
+// others: a line of the configuration counts with and without them.
 func openDoors(c *config.Config, files []*os.File) (doors, error) {
 	all := doors{}
 	if err := all.inherit(c, files); err != nil {
@@ -33,15 +35,16 @@ func openDoors(c *config.Config, files []*os.File) (doors, error) {
 		return nil, err
 	}
 	for _, section := range c.Sections() {
-		if len(all[section.Name]) > 0 {
-			continue
-		}
+		given := all[section.Name]
 		endpoints, err := section.Listen.Endpoints()
 		if err != nil {
 			all.close()
 			return nil, fmt.Errorf("%s: %w", section.Key, err)
 		}
 		for _, e := range endpoints {
+			if slices.ContainsFunc(given, func(ln net.Listener) bool { return same(e, ln.Addr()) }) {
+				continue
+			}
 			ln, err := open(e, permissions{section.Mode, section.Owner, section.Group})
 			if err != nil {
 				all.close()
@@ -76,6 +79,36 @@ func (all doors) inherit(c *config.Config, files []*os.File) error {
 	return nil
 }
 
+// same reports whether a listener at the address serves what the configuration asks
+// for; any port will do for port 0.
+func same(e config.Endpoint, at net.Addr) bool {
+	if e.Network == "unix" {
+		return at.Network() == "unix" && filepath.Clean(e.Address) == at.String()
+	}
+	want, err := net.ResolveTCPAddr("tcp", e.Address)
+	has, ok := at.(*net.TCPAddr)
+	if err != nil || !ok || want.Port != 0 && want.Port != has.Port {
+		return false
+	}
+	return want.IP.Equal(has.IP) || (want.IP == nil || want.IP.IsUnspecified()) && has.IP.IsUnspecified()
+}
+
+// strange are the listeners of a section that the service manager opened and the
+// configuration does not name.
+func (all doors) strange(section config.Section) []string {
+	endpoints, err := section.Listen.Endpoints()
+	if err != nil { // checked before
+		return nil
+	}
+	var list []string
+	for _, ln := range all[section.Name] {
+		if !slices.ContainsFunc(endpoints, func(e config.Endpoint) bool { return same(e, ln.Addr()) }) {
+			list = append(list, address(ln))
+		}
+	}
+	return list
+}
+
 // close closes all listeners.
 func (all doors) close() {
 	for _, list := range all {
@@ -89,10 +122,12 @@ func (all doors) close() {
 func (all doors) list(name string) []string {
 	var s []string
 	for _, ln := range all[name] {
-		s = append(s, ln.Addr().Network()+":"+ln.Addr().String())
+		s = append(s, address(ln))
 	}
 	return s
 }
+
+func address(ln net.Listener) string { return ln.Addr().Network() + ":" + ln.Addr().String() }
 
 func open(e config.Endpoint, p permissions) (net.Listener, error) {
 	if e.Network == "unix" {
