@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -25,11 +26,20 @@ func main() {
 // run is the whole program but for the exit: only main exits.
 func run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	app := newApp(stdin, stdout, stderr)
-	argv, err := arrange(app, argv)
+	var err error
+	if !completing(argv) {
+		argv, err = arrange(app, argv)
+	}
 	if err == nil {
 		err = app.RunContext(ctx, argv)
 	}
 	return report(stderr, err)
+}
+
+// completing reports whether a shell asks what may come next (contrib/completion):
+// the library answers that by itself, and does nothing else.
+func completing(argv []string) bool {
+	return argv[len(argv)-1] == "--generate-bash-completion" && !slices.Contains(argv, "--")
 }
 
 // report prints an error and returns the exit code: 0, 2 for wrong usage, 1 for
@@ -96,6 +106,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 "postseal COMMAND --help" has examples.`,
 		Version:     version().Version,
 		HideVersion: true, // there is a subcommand
+
+		EnableBashCompletion: true,
 		Flags: []cli.Flag{&cli.StringFlag{
 			Name:  "config",
 			Usage: "configuration `FILE` (default: /etc/postseal/postseal.toml, if it exists)",
