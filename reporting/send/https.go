@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -48,7 +49,8 @@ type HTTPS struct {
 // status, such as "201 Created", printable and of at most about 100 bytes. An error is
 // a [*Failure]: final if the report is not one that can be sent, or the URI not one
 // that can be posted to; else another try may do better, whatever the status (RFC 8460
-// §5.5).
+// §5.5). A server that is not done at the deadline of ctx has failed; where ctx is
+// canceled, it has not.
 func (h *HTTPS) Send(ctx context.Context, uri string, r *tlsrpt.Report) (reply string, err error) {
 	var report bytes.Buffer
 	if err := r.EncodeGzip(&report); err != nil {
@@ -65,12 +67,12 @@ func (h *HTTPS) Send(ctx context.Context, uri string, r *tlsrpt.Report) (reply s
 	if err == nil {
 		return reply, nil
 	}
-	if ctx.Err() != nil { // not the limit: we have to end
+	if errors.Is(ctx.Err(), context.Canceled) { // we have to end
 		return "", ours("post to %s: %w", quoted(uri), context.Cause(ctx))
 	}
 	f, ok := err.(*Failure)
 	if !ok {
-		f = theirs("post to %s: %w", quoted(uri), cause(attempt, err))
+		f = theirs("post to %s: %w", quoted(uri), cause(attempt, err)) // its time, or the caller's patience, is over
 	}
 	return "", f
 }

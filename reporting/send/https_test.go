@@ -271,6 +271,14 @@ func TestHTTPSEnds(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("with the patience of the caller", func(t *testing.T) {
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("no answer within 50ms"))
+		defer cancel()
+		_, err := s.client().Send(ctx, s.uri("/stall"), report())
+		if f := failure(t, err, true, false); !strings.Contains(f.Error(), "no answer within 50ms") {
+			t.Error(f)
+		}
+	})
 	t.Run("in the handshake", func(t *testing.T) {
 		h := s.client()
 		h.Timeout = 50 * time.Millisecond
