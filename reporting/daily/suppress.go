@@ -53,7 +53,10 @@ func (r *Reporter) Bad(uri, reason string, at time.Time) {
 			s.BadDays++
 		}
 		if at.After(s.Last) {
-			s.Last, s.Reason = at, reason
+			s.Last = at
+			if !s.Operator || !s.Suppressed(at) { // whose word is not to be lost
+				s.Reason = reason
+			}
 		}
 		if s.BadDays >= badDays && !s.Suppressed(at) {
 			s.Until, s.Operator = at.Add(restFor), false
@@ -72,7 +75,11 @@ func (r *Reporter) Good(uri string) {
 	if state, err := r.Store.Target(uri); err == nil && state == nil {
 		return // the usual case, without writing
 	}
-	err := r.edit(uri, func(s *Standing) bool { return s.Operator })
+	now := r.now()
+	err := r.edit(uri, func(s *Standing) bool {
+		s.BadDays, s.Last = 0, time.Time{}
+		return s.Operator && s.Suppressed(now)
+	})
 	if err != nil {
 		r.Log.Error("that a target works again cannot be written", "target", uri, "error", err)
 	}

@@ -151,7 +151,14 @@ func TestOperator(t *testing.T) {
 			t.Fatal(err)
 		}
 		b.run(2 * oneDay)
+		b.Bad(target.URI, "a bounce that comes late", time.Now())
+		if s := b.standing(target.URI); s.Reason != "asked us to" || s.BadDays != 1 {
+			t.Errorf("%+v", s)
+		}
 		b.Good(target.URI)
+		if s := b.standing(target.URI); s.Reason != "asked us to" || s.BadDays != 0 {
+			t.Errorf("%+v", s)
+		}
 		b.run(oneDay)
 		if p := b.state(first+2, "a.example"); p.State != daily.Suppressed || len(b.arrived) > 0 {
 			t.Errorf("%+v, %d reports", p, len(b.arrived))
@@ -165,6 +172,28 @@ func TestOperator(t *testing.T) {
 		b.run(oneDay)
 		if len(b.arrived) != 1 {
 			t.Errorf("%d reports", len(b.arrived))
+		}
+	})
+}
+
+// What is left of the operator's word when its time is over does not outlast a success.
+func TestOperatorOver(t *testing.T) {
+	bubble(t, func(b *bed) {
+		target, err := daily.ParseTarget("https://a.example/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Suppress(target, time.Now().Add(oneDay), "moving house"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * oneDay)
+		b.Bad(target.URI, "410 Gone", time.Now())
+		if s := b.standing(target.URI); s.Reason != "410 Gone" || s.BadDays != 1 {
+			t.Errorf("%+v", s)
+		}
+		b.Good(target.URI)
+		if s := b.standing(target.URI); s.URI != "" {
+			t.Errorf("%+v", s)
 		}
 	})
 }
