@@ -99,7 +99,7 @@ func (r *Reporter) targets(ctx context.Context, j job, p *Progress) ([]Target, e
 	if rule.Action != Accept {
 		list := r.named(j.of, tlsrpt.Record{})
 		if len(list) == 0 {
-			p.State, p.Reason = Dropped, "by a rule of the configuration"
+			p.drop("by a rule of the configuration")
 		}
 		return list, nil
 	}

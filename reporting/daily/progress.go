@@ -110,6 +110,13 @@ func (p *Progress) settleRest(reason string) {
 	p.settle()
 }
 
+// drop ends a report that is to go nowhere any more. What a target took stays sent.
+func (p *Progress) drop(reason string) {
+	if p.settleRest(reason); p.State != Sent {
+		p.State, p.Reason = Dropped, reason
+	}
+}
+
 // decode takes what cannot be read for a report that was not begun: at worst it comes
 // twice.
 func decode(state []byte) (p Progress) {

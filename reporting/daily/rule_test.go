@@ -59,6 +59,36 @@ func TestRules(t *testing.T) {
 	})
 }
 
+// A rule that comes while a report waits ends it; what a target took stays sent.
+func TestRuleMeanwhile(t *testing.T) {
+	bubble(t, func(b *bed) {
+		day := yesterday()
+		b.askingAt(day, func(d string) string { return "https://" + d + "/,https://stuck.example/" }, "taken.example")
+		b.askingAt(day, func(string) string { return "https://stuck.example/" }, "waits.example")
+		b.takes = func(_ context.Context, a arrival) error {
+			if a.target == "https://stuck.example/" {
+				return temporary("503")
+			}
+			return nil
+		}
+		b.run(5 * time.Hour)
+		b.setup = func(r *daily.Reporter) { r.Rules = []daily.Rule{{Domains: []string{"*"}, Action: daily.Drop}} }
+		b.restart()
+		b.run(6 * time.Hour)
+		for domain, want := range map[string]daily.State{"taken.example": daily.Sent, "waits.example": daily.Dropped} {
+			p := b.state(day, domain)
+			if p.State != want || p.Delivered() != (want == daily.Sent) {
+				t.Errorf("%s: %+v", domain, p)
+			}
+			for _, at := range p.Targets {
+				if at.State == daily.Waiting {
+					t.Errorf("%s: %+v", domain, at)
+				}
+			}
+		}
+	})
+}
+
 // A copy in a folder is whole or not there, and a folder that takes none harms no other.
 func TestFolder(t *testing.T) {
 	bubble(t, func(b *bed) {
