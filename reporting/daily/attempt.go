@@ -229,6 +229,7 @@ func (r *Reporter) send(ctx context.Context, j job, p *Progress, report *tlsrpt.
 		r.unwritable(err)
 		return
 	}
+	r.writable()
 	var (
 		mu     sync.Mutex // of p
 		wg     sync.WaitGroup

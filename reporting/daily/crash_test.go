@@ -74,6 +74,13 @@ func TestDiskFailsBefore(t *testing.T) {
 		if len(b.arrived) != 20 {
 			t.Errorf("%d reports of 20", len(b.arrived))
 		}
+		time.Sleep(oneDay)
+		b.asking(yesterday(), names(20)...)
+		b.block(yesterday())
+		b.run(6 * time.Hour)
+		if n := strings.Count(b.log.String(), "no reports are sent while"); n != 2 {
+			t.Errorf("told %d times, after it was over in between", n)
+		}
 	})
 }
 

@@ -161,6 +161,7 @@ func (r *Reporter) record(j job, p *Progress, mailed []string) {
 		r.keep(j, o)
 		return
 	}
+	r.writable()
 	r.recorded(j, o)
 }
 
@@ -219,6 +220,13 @@ func (r *Reporter) unwritable(err error) {
 	}
 }
 
+// writable says that it is over.
+func (r *Reporter) writable() {
+	if r.diskFails.Swap(false) {
+		r.Log.Info("progress of reports is written again")
+	}
+}
+
 // save writes what is still to be written.
 func (r *Reporter) save() {
 	r.saving.Lock()
@@ -237,9 +245,7 @@ func (r *Reporter) save() {
 		r.unwritable(err)
 		return
 	}
-	if r.diskFails.Swap(false) {
-		r.Log.Info("progress of reports is written again")
-	}
+	r.writable()
 	r.mu.Lock()
 	for j := range kept { // begin lets nobody make another one before
 		delete(r.unsaved, j)
