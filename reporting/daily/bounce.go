@@ -36,19 +36,54 @@ func (r *Reporter) Bounced(messageID, recipient, reason string, at time.Time) {
 	r.Log.Warn("report bounced", "about", m.Subject.Name, "day", m.Day.String(), "target", m.URI, "reason", reason)
 	r.Bad(m.URI, reason, at)
 	j := job{m.Day, m.Subject}
-	if !r.begin(j) {
-		return // another of its targets is being tried; that this one fails is known
+	r.mu.Lock()
+	if r.bounced[j] == nil {
+		r.bounced[j] = map[string]bounce{}
 	}
+	r.bounced[j][m.URI] = bounce{reason, at}
+	r.mu.Unlock()
+	r.settleBounces(j)
+}
+
+// bounce is one that is still to be noted in the progress of its report.
+type bounce struct {
+	reason string
+	at     time.Time
+}
+
+// settleBounces notes the bounces of a report, unless somebody is at it: another of its
+// targets may be tried, or what came of that be unwritten. Who ends that calls again.
+func (r *Reporter) settleBounces(j job) {
+	r.mu.Lock()
+	list := r.bounced[j]
+	_, unsaved := r.unsaved[j]
+	if len(list) == 0 || unsaved || r.busy[j] {
+		r.mu.Unlock()
+		return
+	}
+	delete(r.bounced, j)
+	r.busy[j] = true
+	r.mu.Unlock()
 	defer r.end(j)
 	p, err := r.Progress(j)
 	if err != nil {
+		r.Log.Error("progress of a report cannot be read", "about", j.of.Name, "day", j.day.String(), "error", err)
 		return
 	}
-	if i := p.index(m.URI); i >= 0 && p.Targets[i].State == Sent {
-		p.Targets[i].State, p.Targets[i].Reply, p.Targets[i].At = Bounced, reason, at
-		p.settle()
-		if err := r.Store.SetProgress(r.written(j, &p, nil)); err != nil {
-			r.unwritable(err)
+	changed := false
+	for i := range p.Targets {
+		t := &p.Targets[i]
+		if b, ok := list[t.URI]; ok && t.State == Sent {
+			t.State, t.Reply, t.At, changed = Bounced, b.reason, b.at, true
 		}
 	}
+	if !changed {
+		return
+	}
+	p.settle()
+	if err := r.Store.SetProgress(r.written(j, &p, nil)); err != nil {
+		r.unwritable(err)
+		return
+	}
+	r.writable()
 }

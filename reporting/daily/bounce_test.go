@@ -1,6 +1,7 @@
 package daily_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -41,6 +42,30 @@ func TestBounced(t *testing.T) {
 				t.Errorf("day %d: suppressed: %v", day, got)
 			}
 			time.Sleep(time.Hour)
+		}
+	})
+}
+
+// A bounce may be in the log before the attempt at another target has ended.
+func TestBouncedMeanwhile(t *testing.T) {
+	bubble(t, func(b *bed) {
+		day := yesterday()
+		b.askingAt(day, func(string) string { return "mailto:reports@a.example,https://slow.example/" }, "a.example")
+		b.takes = func(ctx context.Context, a arrival) error {
+			if a.target != "https://slow.example/" {
+				return nil
+			}
+			time.Sleep(10 * time.Second)
+			b.Bounced(b.Mail.MessageID(a.report, "reports@a.example"), "reports@a.example", "550 5.1.1 no such user", time.Now())
+			return temporary("503")
+		}
+		b.run(b.dues(day)["a.example"].Add(time.Minute).Sub(midnight()))
+		if p := b.state(day, "a.example"); p.State != daily.Waiting || p.Targets[0].State != daily.Bounced || p.Delivered() {
+			t.Errorf("%+v", p)
+		}
+		b.run(30 * time.Hour)
+		if p := b.state(day, "a.example"); p.State != daily.GivenUp || len(b.arrived) != 1 {
+			t.Errorf("%+v, %d reports", p, len(b.arrived))
 		}
 	})
 }

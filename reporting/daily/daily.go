@@ -120,6 +120,7 @@ type Reporter struct {
 	mu       sync.Mutex
 	busy     map[job]bool
 	unsaved  map[job]outcome
+	bounced  map[job]map[string]bounce // by the URI of the target
 	finished map[reporting.Day]bool
 	latest   time.Time // that the clock has shown
 	pruned   reporting.Day
@@ -167,6 +168,7 @@ func (r *Reporter) init() {
 		r.mails = rate.NewLimiter(rate.Limit(r.MailRate), int(max(1, r.MailRate)))
 		r.working, r.composing, r.wake = make(chan struct{}, workers), make(chan struct{}, composers), make(chan struct{}, 1)
 		r.busy, r.unsaved, r.finished = map[job]bool{}, map[job]outcome{}, map[reporting.Day]bool{}
+		r.bounced = map[job]map[string]bounce{}
 	})
 }
 
@@ -352,8 +354,9 @@ func (r *Reporter) begin(j job) bool {
 
 func (r *Reporter) end(j job) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	delete(r.busy, j)
+	r.mu.Unlock()
+	r.settleBounces(j)
 }
 
 // finish spares looking through a day again that has nothing left to do.

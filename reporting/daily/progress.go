@@ -253,6 +253,7 @@ func (r *Reporter) save() {
 	r.mu.Unlock()
 	for j, o := range kept {
 		r.recorded(j, o)
+		r.settleBounces(j)
 	}
 }
 
