@@ -269,13 +269,16 @@ func (r *Reporter) plan(ctx context.Context, now time.Time, days []reporting.Day
 				return err
 			}
 		}
-		left := int64(0)
+		left, missed := int64(0), 0
 		err := r.Store.EachSubject(day, func(of store.Subject, state []byte) bool {
 			if !isDone(state) {
 				j, p := job{day, of}, decode(state)
-				if due, open := r.due(j, &p); open {
+				switch due, open := r.due(j, &p); {
+				case open:
 					left++
 					r.agenda.add(j, due)
+				case !p.Done():
+					missed++
 				}
 			}
 			return ctx.Err() == nil
@@ -284,7 +287,7 @@ func (r *Reporter) plan(ctx context.Context, now time.Time, days []reporting.Day
 			return err
 		}
 		if waiting += left; left == 0 {
-			r.finish(day)
+			r.finish(day, missed)
 		}
 	}
 	r.waiting.Store(waiting)
@@ -359,8 +362,12 @@ func (r *Reporter) end(j job) {
 	r.settleBounces(j)
 }
 
-// finish spares looking through a day again that has nothing left to do.
-func (r *Reporter) finish(day reporting.Day) {
+// finish spares looking through a day again that has nothing left to do. Some of its
+// reports may be due no more.
+func (r *Reporter) finish(day reporting.Day, missed int) {
+	if missed > 0 {
+		r.Log.Warn("reports of a day are missed: it was too long ago when they could be sent", "day", day.String(), "domains", missed, "days_caught_up", catchUp)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.finished[day] = true

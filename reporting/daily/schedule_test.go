@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -181,6 +182,9 @@ func TestCatchUp(t *testing.T) {
 		}
 		if diff := cmp.Diff([]string{"ago1.example", "ago2.example", "ago3.example"}, sorted(got)); diff != "" {
 			t.Error(diff)
+		}
+		if n := strings.Count(b.log.String(), "reports of a day are missed"); n != 2 { // of the days that are looked at
+			t.Errorf("told of %d days", n)
 		}
 	})
 }
