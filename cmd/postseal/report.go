@@ -43,10 +43,10 @@ func reportListCommand() *cli.Command {
 
 planned     will be sent when it is due      sent        at least one target took it
 waiting     will be tried again              refused     no target will take it
-given-up    tried for a day in vain          suppressed  nothing is sent to its targets
-no-record   the domain asks for none         dropped     by a rule of the configuration
-nothing     no session can be reported       own-mail    no mail but our own reports
-missed      the day is too long ago
+given-up    tried for a day in vain          bounced     your mail server could not deliver it
+no-record   the domain asks for none         suppressed  nothing is sent to its targets
+nothing     no session can be reported       dropped     by a rule of the configuration
+missed      the day is too long ago          own-mail    no mail but our own reports
 
 With --json one object a line.
 
