@@ -68,6 +68,11 @@ func configCheck(c *cli.Context) error {
 			return fmt.Errorf("delivery.hostname: %w", err)
 		}
 	}
+	if cfg.Reports() {
+		if _, err := cfg.ReportKeys(); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(c.App.Writer, "configuration: %s: ok\noverrides: %s: %d, ok\n", cfg.Origin(), cfg.Overrides(), len(rules))
 	for _, e := range cfg.Exposed() {
 		fmt.Fprintf(c.App.ErrWriter, "postseal: warning: other machines may reach %s, and it asks nobody who they are\n", e)

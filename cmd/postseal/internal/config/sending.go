@@ -10,6 +10,7 @@ import (
 
 	"postseal/cmd/postseal/internal/tomlfile"
 	"postseal/reporting/daily"
+	"postseal/reporting/send"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -171,6 +172,22 @@ func (c *Config) ReportFrom() string {
 		return c.Reporting.From
 	}
 	return c.Reporting.Contact
+}
+
+// ReportKeys reads the keys of reporting.dkim.
+func (c *Config) ReportKeys() (keys []send.Key, err error) {
+	for _, k := range c.Reporting.DKIM {
+		domain := k.Domain
+		if domain == "" {
+			domain = domainOf(c.ReportFrom())
+		}
+		key, err := send.LoadKey(domain, k.Selector, k.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("reporting.dkim: %w", err)
+		}
+		keys = append(keys, key)
+	}
+	return keys, nil
 }
 
 func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }

@@ -64,18 +64,9 @@ func mailer(c *config.Config) (*send.Mail, error) {
 	if name, err := c.Hostname(); err == nil {
 		m.Hostname = name // without one, the host's own server greets localhost as well
 	}
-	for _, k := range rc.DKIM {
-		domain := k.Domain
-		if domain == "" {
-			domain = m.From[strings.LastIndexByte(m.From, '@')+1:]
-		}
-		key, err := send.LoadKey(domain, k.Selector, k.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("reporting.dkim: %w", err)
-		}
-		m.Keys = append(m.Keys, key)
-	}
-	return m, nil
+	var err error
+	m.Keys, err = c.ReportKeys()
+	return m, err
 }
 
 // tlsrptRecord asks who wants reports about a domain.
