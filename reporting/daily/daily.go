@@ -294,7 +294,8 @@ func (r *Reporter) plan(ctx context.Context, now time.Time, days []reporting.Day
 	return nil
 }
 
-// days are those that may have reports to send, the oldest first: these end sooner.
+// days are those that may have reports to send, the oldest first: these end sooner. The
+// one before them is there to tell what was not sent.
 func (r *Reporter) days() ([]reporting.Day, error) {
 	all, err := r.Store.Days()
 	if err != nil {
@@ -310,7 +311,7 @@ func (r *Reporter) days() ([]reporting.Day, error) {
 	}
 	r.latest = now
 	for _, d := range all {
-		if d < today && d >= today-lastDays && r.Closed(d) && !r.finished[d] {
+		if d < today && d >= today-lastDays-1 && r.Closed(d) && !r.finished[d] {
 			days = append(days, d)
 		}
 	}

@@ -183,8 +183,23 @@ func TestCatchUp(t *testing.T) {
 		if diff := cmp.Diff([]string{"ago1.example", "ago2.example", "ago3.example"}, sorted(got)); diff != "" {
 			t.Error(diff)
 		}
-		if n := strings.Count(b.log.String(), "reports of a day are missed"); n != 2 { // of the days that are looked at
+		if n := strings.Count(b.log.String(), "reports of a day are missed"); n != 3 { // of the days that are looked at
 			t.Errorf("told of %d days", n)
+		}
+	})
+}
+
+// A report that waits while the daemon is down for too long is not lost without a word.
+func TestWaitedTooLong(t *testing.T) {
+	bubble(t, func(b *bed) {
+		b.asking(yesterday(), "a.example")
+		b.takes = func(context.Context, arrival) error { return temporary("450") }
+		b.run(6 * time.Hour)
+		time.Sleep(5 * oneDay)
+		b.restart()
+		b.run(2 * oneDay)
+		if n := strings.Count(b.log.String(), "reports of a day are missed"); n != 1 || b.Stats().Waiting != 0 {
+			t.Errorf("told %d times, %+v", n, b.Stats())
 		}
 	})
 }

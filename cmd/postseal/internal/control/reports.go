@@ -28,7 +28,7 @@ const (
 // States of a report beside those of [daily.State], while nothing was tried yet.
 const (
 	Planned = "planned" // will be sent when it is due
-	Missed  = "missed"  // its day is too long ago
+	Missed  = "missed"  // its day is too long ago; also of one that waits
 )
 
 // Report is what became of one report.
@@ -46,10 +46,10 @@ type Report struct {
 func newReport(day reporting.Day, of store.Subject, p daily.Progress, due time.Time) Report {
 	r := Report{Day: day.String(), Domain: of.Name, MX: of.Host, State: string(p.State), Due: due, Tries: p.Tries, Reason: p.Reason, Targets: p.Targets}
 	switch {
-	case p.State != "":
+	case p.Done():
 	case due.IsZero():
 		r.State = Missed
-	default:
+	case p.State == "":
 		r.State = Planned
 	}
 	return r
