@@ -133,6 +133,7 @@ func (r *Reporter) named(of store.Subject, record tlsrpt.Record) []Target {
 	}
 	for _, t := range rule.Copy {
 		if !slices.Contains(list, t) {
+			t.Copy = true
 			list = append(list, t)
 		}
 	}
@@ -189,6 +190,7 @@ func (r *Reporter) open(p *Progress, targets []Target, now time.Time) (open []Ta
 			continue
 		}
 		at := p.target(t.URI)
+		at.Copy = t.Copy
 		if at.State != Waiting {
 			continue
 		}

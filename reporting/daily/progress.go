@@ -54,6 +54,7 @@ type TargetProgress struct {
 	Reply string    `json:"reply,omitempty"` // the last, or what went wrong
 	At    time.Time `json:"at,omitzero"`     // of it
 	Tries int       `json:"tries,omitempty"`
+	Copy  bool      `json:"copy,omitempty"` // by a rule: says nothing about whether the report was delivered
 
 	// Trying stands before an attempt and is gone after it. Where it is found, the daemon
 	// ended in between, and the report may come twice.
@@ -63,14 +64,25 @@ type TargetProgress struct {
 // Done reports whether nothing more will happen.
 func (p *Progress) Done() bool { return p.State != "" && p.State != Waiting }
 
-// Delivered reports whether a target took the report (RFC 8460 §3).
+// Delivered reports whether a target took the report (RFC 8460 §3). A copy is none, unless
+// there is nothing else.
 func (p *Progress) Delivered() bool {
+	list := p.meant()
+	return slices.ContainsFunc(list, func(t TargetProgress) bool { return t.State == Sent })
+}
+
+// meant are the targets that the report is for: without copies, where there are others.
+func (p *Progress) meant() []TargetProgress {
+	var list []TargetProgress
 	for i := range p.Targets {
-		if p.Targets[i].State == Sent {
-			return true
+		if !p.Targets[i].Copy {
+			list = append(list, p.Targets[i])
 		}
 	}
-	return false
+	if len(list) == 0 {
+		return p.Targets
+	}
+	return list
 }
 
 // target is the progress at a target.
@@ -86,14 +98,18 @@ func (p *Progress) index(uri string) int {
 	return slices.IndexFunc(p.Targets, func(t TargetProgress) bool { return t.URI == uri })
 }
 
-// settle gives a report the state that those of its targets make.
+// settle gives a report the state that those of its targets make; of copies that they wait.
 func (p *Progress) settle() {
-	count := map[State]int{}
-	for i := range p.Targets {
-		count[p.Targets[i].State]++
+	in := func(list []TargetProgress, s State) bool {
+		return slices.ContainsFunc(list, func(t TargetProgress) bool { return t.State == s })
 	}
-	for _, s := range []State{Waiting, Sent, GivenUp, Refused, Bounced, Suppressed} {
-		if count[s] > 0 {
+	if in(p.Targets, Waiting) {
+		p.State = Waiting
+		return
+	}
+	list := p.meant()
+	for _, s := range []State{Sent, GivenUp, Refused, Bounced, Suppressed} {
+		if in(list, s) {
 			p.State = s
 			return
 		}

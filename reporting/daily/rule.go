@@ -32,6 +32,7 @@ type Rule struct {
 type Target struct {
 	tlsrpt.Target
 	Folder string // absolute path; "" for the others
+	Copy   bool   // by a rule, beside those that the report is for
 }
 
 const schemeFolder = "folder:"
@@ -42,7 +43,7 @@ func ParseTarget(s string) (Target, error) {
 		if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 			return Target{}, errors.New("is not folder: and a clean absolute path")
 		}
-		return Target{tlsrpt.Target{URI: s}, path}, nil
+		return Target{Target: tlsrpt.Target{URI: s}, Folder: path}, nil
 	}
 	t, err := tlsrpt.ParseTarget(s)
 	return Target{Target: t}, err

@@ -89,6 +89,32 @@ func TestRuleMeanwhile(t *testing.T) {
 	})
 }
 
+// A copy that arrives does not hide that the domain got nothing.
+func TestCopyAlone(t *testing.T) {
+	bubble(t, func(b *bed) {
+		day := yesterday()
+		b.askingAt(day, func(d string) string { return "https://" + d + "/" }, "refuses.example", "takes.example")
+		b.sessions(day, "silent.example", 1)
+		copied := target(t, "https://copies.example/")
+		b.Rules = []daily.Rule{{Domains: []string{"*"}, Action: daily.Accept, Copy: []daily.Target{copied}}}
+		b.takes = func(_ context.Context, a arrival) error {
+			if a.target == "https://refuses.example/" {
+				return refused("410 Gone")
+			}
+			return nil
+		}
+		b.run(6 * time.Hour)
+		for domain, want := range map[string]daily.State{"refuses.example": daily.Refused, "takes.example": daily.Sent, "silent.example": daily.Sent} {
+			if p := b.state(day, domain); p.State != want || p.Delivered() != (want == daily.Sent) {
+				t.Errorf("%s: %+v", domain, p)
+			}
+		}
+		if s := b.Stats(); len(b.arrived) != 4 || s.GaveUp != 1 {
+			t.Errorf("%d reports, %+v", len(b.arrived), s)
+		}
+	})
+}
+
 // A copy in a folder is whole or not there, and a folder that takes none harms no other.
 func TestFolder(t *testing.T) {
 	bubble(t, func(b *bed) {
