@@ -2,7 +2,6 @@ package daily
 
 import (
 	"encoding/json"
-	"errors"
 	"time"
 
 	"postseal/reporting"
@@ -125,14 +124,10 @@ func (r *Reporter) prune(now time.Time) error {
 	if done {
 		return nil
 	}
-	var broken error
-	err := r.Store.EachTarget(func(uri string, state []byte) bool {
-		if s := decodeStanding(state); s.idle(now) {
-			broken = r.edit(uri, func(s *Standing) bool { return !s.idle(now) })
-		}
-		return broken == nil
+	return r.Store.ForgetTargets(func(state []byte) bool {
+		s := decodeStanding(state)
+		return s.idle(now)
 	})
-	return errors.Join(err, broken)
 }
 
 // standing is that of one target.

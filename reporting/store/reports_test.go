@@ -152,6 +152,16 @@ func TestTargets(t *testing.T) {
 	if state, err := s.Target("https://d00007.example/"); state != nil || err != nil {
 		t.Errorf("%q %v", state, err)
 	}
+	last := "d01002.example" // alone in the second page
+	if err := s.ForgetTargets(func(state []byte) bool { return string(state) != "d00500.example" && string(state) != last }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"https://d00500.example/ d00500.example", "https://" + last + "/ " + last}, list()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if err := s.ForgetTargets(func([]byte) bool { return true }); err != nil || len(list()) > 0 {
+		t.Errorf("%v %v", list(), err)
+	}
 }
 
 func TestHosts(t *testing.T) {

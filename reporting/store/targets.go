@@ -65,3 +65,37 @@ func (s *Store) EachTarget(f func(uri string, state []byte) bool) error {
 		after = []byte(uris[len(uris)-1])
 	}
 }
+
+// ForgetTargets removes all of whose state f says so, many in a transaction.
+func (s *Store) ForgetTargets(f func(state []byte) bool) error {
+	for after := []byte(nil); ; {
+		seen := 0
+		err := s.DB.Update(func(tx *bolt.Tx) error {
+			targets := tx.Bucket([]byte(bucketTargets))
+			c := targets.Cursor()
+			key, value := c.First()
+			if after != nil {
+				key, value = c.Seek(append(bytes.Clone(after), 0))
+			}
+			var last []byte
+			var gone [][]byte
+			for seen = 0; key != nil && seen < page; key, value = c.Next() {
+				seen++
+				last = bytes.Clone(key)
+				if f(bytes.Clone(value)) {
+					gone = append(gone, last)
+				}
+			}
+			for _, key := range gone { // a cursor may pass over one where it removes
+				if err := targets.Delete(key); err != nil {
+					return err
+				}
+			}
+			after = last
+			return nil
+		})
+		if err != nil || seen < page {
+			return err
+		}
+	}
+}
