@@ -271,7 +271,7 @@ func (r *Reporter) plan(ctx context.Context, now time.Time, days []reporting.Day
 		}
 		left, missed := int64(0), 0
 		err := r.Store.EachSubject(day, func(of store.Subject, state []byte) bool {
-			if !isDone(state) {
+			if !isDone(state) && (r.Hosts || !of.Host) {
 				j, p := job{day, of}, decode(state)
 				switch due, open := r.due(j, &p); {
 				case open:

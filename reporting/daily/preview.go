@@ -112,6 +112,9 @@ func (e *DoneError) Error() string {
 func (r *Reporter) Each(day reporting.Day, f func(of store.Subject, p Progress, due time.Time) bool) error {
 	r.init()
 	return r.Store.EachSubject(day, func(of store.Subject, state []byte) bool {
+		if of.Host && !r.Hosts && state == nil {
+			return true // found while they were to get reports
+		}
 		p := decode(state)
 		due, _ := r.due(job{day, of}, &p)
 		return f(of, p, due)

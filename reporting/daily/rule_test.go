@@ -212,6 +212,27 @@ func TestHosts(t *testing.T) {
 			}
 		})
 	})
+	t.Run("RPT-002 no more", func(t *testing.T) {
+		bubble(t, func(b *bed) {
+			b.Hosts = true
+			world(b)
+			b.run(16 * time.Minute) // finds the hosts
+			arrived := len(b.arrived)
+			b.restart()
+			b.run(6 * time.Hour)
+			if len(b.arrived) != 1 || arrived > 0 {
+				t.Errorf("%d reports, then %d", arrived, len(b.arrived))
+			}
+			if err := b.Each(yesterday(), func(of store.Subject, _ daily.Progress, _ time.Time) bool {
+				if of.Host {
+					t.Errorf("%+v", of)
+				}
+				return true
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+	})
 	t.Run("many domains", func(t *testing.T) {
 		bubble(t, func(b *bed) {
 			const n = 1500
