@@ -11,10 +11,15 @@ import (
 // forgetEvery is how often days are looked through that are old.
 const forgetEvery = time.Hour
 
-// keeper drops the days that are older than reporting.keep_days.
+// keeper drops the days that are older than reporting.keep_days. What is too old must be
+// so at two looks: a clock that is ahead for a moment must not cost all days, whose
+// reports may not have been sent.
 type keeper struct {
 	store *store.Store
 	days  int
+
+	looked bool
+	oldest reporting.Day // to keep, at the last look
 }
 
 // Run drops days until ctx ends.
@@ -34,12 +39,18 @@ func (k *keeper) Run(ctx context.Context) error {
 }
 
 func (k *keeper) forget(now time.Time) error {
+	oldest := reporting.DayOf(now) - reporting.Day(k.days)
+	keep := min(oldest, k.oldest)
+	if !k.looked {
+		keep = 0
+	}
+	k.looked, k.oldest = true, oldest
 	days, err := k.store.Days()
 	if err != nil {
 		return err
 	}
 	for _, d := range days {
-		if d >= reporting.DayOf(now)-reporting.Day(k.days) {
+		if d >= keep {
 			return nil
 		}
 		if err := k.store.Drop(d); err != nil {

@@ -28,11 +28,25 @@ func TestKeepDays(t *testing.T) {
 	if err := s.Write(reporting.Batch{Counts: counts}); err != nil {
 		t.Fatal(err)
 	}
-	if err := (&keeper{s, 10}).forget(now); err != nil {
-		t.Fatal(err)
-	}
-	days, err := s.Days()
-	if diff := cmp.Diff([]reporting.Day{today - 10, today, today + 1}, days); err != nil || diff != "" {
-		t.Errorf("%v (-want +got):\n%s", err, diff)
+	k := &keeper{store: s, days: 10}
+	all := []reporting.Day{0, today - 11, today - 10, today, today + 1}
+	for _, look := range []struct {
+		ahead time.Duration
+		want  []reporting.Day
+	}{
+		{365 * 24 * time.Hour, all}, // the clock is not right yet
+		{0, all[2:]},
+		{365 * 24 * time.Hour, all[2:]},
+		{time.Hour, all[2:]},
+		{24 * time.Hour, all[2:]},
+		{24*time.Hour + forgetEvery, all[3:]},
+	} {
+		if err := k.forget(now.Add(look.ahead)); err != nil {
+			t.Fatal(err)
+		}
+		days, err := s.Days()
+		if diff := cmp.Diff(look.want, days); err != nil || diff != "" {
+			t.Errorf("%v ahead: %v (-want +got):\n%s", look.ahead, err, diff)
+		}
 	}
 }

@@ -273,7 +273,7 @@ func (d *daemon) runRecording(ctx context.Context, g *errgroup.Group) {
 			parts.Go(d.again(sources, "follow "+l.Path, l.Run))
 		}
 		parts.Go(d.again(sources, "close days", r.closing.Run))
-		keep := keeper{r.store, d.config.Reporting.KeepDays}
+		keep := keeper{store: r.store, days: d.config.Reporting.KeepDays}
 		parts.Go(d.again(sources, "forget old days", keep.Run))
 		if r.reporter != nil {
 			parts.Go(d.again(sources, "send reports", r.reporter.Run))
