@@ -284,7 +284,9 @@ func (r *Reporter) note(j job, p *Progress, t Target, reply string, err error) {
 		at.State = Sent
 		r.sent.Add(1)
 		log.Info("report sent", "reply", reply)
-		if !t.Mail() { // the host MTA took it, its recipient is to come
+		if t.Mail() { // the host MTA took it, its recipient is to come
+			r.accepted(t.URI, at.At)
+		} else {
 			r.Good(t.URI)
 		}
 		return

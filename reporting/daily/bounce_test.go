@@ -69,3 +69,24 @@ func TestBouncedMeanwhile(t *testing.T) {
 		}
 	})
 }
+
+// Bounces with good days between them are no row.
+func TestBouncedNowAndThen(t *testing.T) {
+	bubble(t, func(b *bed) {
+		first := yesterday()
+		b.records["a.example"] = "v=TLSRPTv1; rua=mailto:reports@a.example"
+		for day := range reporting.Day(9) {
+			b.sessions(first+day, "a.example", 1)
+		}
+		for day := range reporting.Day(9) {
+			b.run(23 * time.Hour)
+			if day%2 == 0 {
+				b.Bounced(b.Mail.MessageID(b.arrived[len(b.arrived)-1].report, "reports@a.example"), "", "552 5.2.2 mailbox full", time.Now())
+			}
+			time.Sleep(time.Hour)
+		}
+		if len(b.arrived) != 9 {
+			t.Errorf("%d reports on 9 days", len(b.arrived))
+		}
+	})
+}

@@ -178,7 +178,7 @@ func (c *composer) result(k reporting.Key, p reporting.Policy) *tlsrpt.PolicyRes
 		i = len(c.report.Policies)
 		c.index[k.Policy] = i
 		c.text += textSize(p.Strings) + textSize(p.MX)
-		if p.Domain == "" {
+		if _, err := tlsrpt.RecordName(p.Domain); err != nil { // one bad name must not cost the report
 			p.Domain = k.Domain
 		}
 		c.report.Policies = append(c.report.Policies, tlsrpt.PolicyResult{Policy: tlsrpt.Policy{Type: p.Type, Domain: p.Domain, Strings: p.Strings, MX: p.MX}})

@@ -21,6 +21,7 @@ type Standing struct {
 	URI      string    `json:"uri"`
 	BadDays  int       `json:"bad_days,omitempty"` // in a row
 	Last     time.Time `json:"last,omitzero"`
+	Accepted time.Time `json:"accepted,omitzero"` // when the host MTA last took a report for it
 	Reason   string    `json:"reason,omitempty"`
 	Until    time.Time `json:"until,omitzero"` // suppressed until then; zero: not suppressed
 	Operator bool      `json:"operator,omitempty"`
@@ -65,6 +66,24 @@ func (r *Reporter) Bad(uri, reason string, at time.Time) {
 	})
 	if err != nil {
 		r.Log.Error("that a target failed cannot be written", "target", uri, "error", err)
+	}
+}
+
+// accepted notes that the host MTA took a report for a target that something speaks
+// against. Whether it arrives will be seen: a day with one and without a bounce ends a
+// row.
+func (r *Reporter) accepted(uri string, at time.Time) {
+	if state, err := r.Store.Target(uri); err == nil && state == nil {
+		return // the usual case, without writing
+	}
+	if err := r.edit(uri, func(s *Standing) bool {
+		if before := reporting.DayOf(s.Accepted); before > reporting.DayOf(s.Last) && before < reporting.DayOf(at) {
+			s.BadDays = 0
+		}
+		s.Accepted = at
+		return s.BadDays > 0 || s.Operator || s.Suppressed(at)
+	}); err != nil {
+		r.Log.Error("that a report was taken for a target that had failed cannot be written", "target", uri, "error", err)
 	}
 }
 

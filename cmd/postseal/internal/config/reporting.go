@@ -42,8 +42,9 @@ func defaultReporting() Reporting {
 	return Reporting{TLSRPTUsers: []string{}, Mode: "0660", Probe: true, KeepDays: 10, Logs: []MailLog{}, Sending: defaultSending()}
 }
 
-// minKeepDays are the closed days that reports may still be owed for, and today.
-const minKeepDays = 4
+// minKeepDays are the days for which reports may still be owed, or under way: mail
+// servers try for five before they let a mail bounce (RFC 5321 §4.5.4.1).
+const minKeepDays = 7
 
 func (c *Config) checkReporting(f *tomlfile.File) error {
 	r := &c.Reporting
