@@ -5,13 +5,13 @@ import (
 	"context"
 	"encoding/binary"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"postseal/milter"
+	"postseal/socketmap/pipetest"
 )
 
 // FuzzFrames sends whatever it likes to the milter. The connection must end when
@@ -67,12 +67,11 @@ func play(t *testing.T, data []byte, byRecipient bool) {
 	if byRecipient {
 		s.Route = milter.RouteRecipient
 	}
-	p := newPipes()
+	p := pipetest.Listen()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, p) }()
-	ours, theirs := net.Pipe()
-	p.conns <- theirs
+	ours := p.Dial()
 	answers := make(chan []byte, 1)
 	go func() {
 		all, _ := io.ReadAll(ours)

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"postseal/milter"
+	"postseal/socketmap/pipetest"
 )
 
 const (
@@ -289,7 +290,7 @@ func TestBadRules(t *testing.T) {
 		if err := s.Check(); err == nil || !strings.HasPrefix(err.Error(), "rule 2: ") {
 			t.Errorf("%+v: %v", r, err)
 		}
-		if err := s.Serve(t.Context(), newPipes()); err == nil {
+		if err := s.Serve(t.Context(), pipetest.Listen()); err == nil {
 			t.Errorf("%+v: served", r)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"postseal/milter"
+	"postseal/socketmap/pipetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,37 +33,6 @@ const (
 	noBody     = 0x10
 	noReplyHdr = 0x80
 )
-
-// pipes is a listener whose connections are made by dial.
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	close func()
-}
-
-func newPipes() *pipes {
-	p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
-	p.close = sync.OnceFunc(func() { close(p.done) })
-	return p
-}
-
-func (p *pipes) dial(t testing.TB) *mta {
-	ours, theirs := net.Pipe()
-	p.conns <- theirs
-	return newMTA(t, ours)
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { p.close(); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
 
 // start serves on ln until the test ends, and returns what ends it earlier.
 func start(t testing.TB, s *milter.Server, ln net.Listener) (stop func()) {
@@ -83,9 +53,9 @@ func start(t testing.TB, s *milter.Server, ln net.Listener) (stop func()) {
 // connect starts a server and negotiates with it as a mail server of today.
 func connect(t testing.TB, s *milter.Server) *mta {
 	t.Helper()
-	p := newPipes()
+	p := pipetest.Listen()
 	start(t, s, p)
-	m := p.dial(t)
+	m := newMTA(t, p.Dial())
 	m.negotiate(6, allActions, allSteps)
 	return m
 }

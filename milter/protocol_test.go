@@ -11,14 +11,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"postseal/milter"
+	"postseal/socketmap/pipetest"
 )
 
 // dial starts a server and connects to it, without a negotiation.
 func dial(t *testing.T, s *milter.Server) *mta {
 	t.Helper()
-	p := newPipes()
+	p := pipetest.Listen()
 	start(t, s, p)
-	return p.dial(t)
+	return newMTA(t, p.Dial())
 }
 
 // want compares what a message got.
@@ -34,13 +35,13 @@ var requiresTLS = mail{from: "<sender@example.org> REQUIRETLS"}
 
 func TestFrames(t *testing.T) {
 	t.Run("MIL-001 lengths that are none end the connection, and nothing else", func(t *testing.T) {
-		p := newPipes()
+		p := pipetest.Listen()
 		log := &logger{}
 		start(t, &milter.Server{Log: log.slog()}, p)
-		other := p.dial(t)
+		other := newMTA(t, p.Dial())
 		other.negotiate(6, allActions, allSteps)
 		for _, length := range []uint32{0, 0xffffffff, 1<<20 + 1} {
-			m := p.dial(t)
+			m := newMTA(t, p.Dial())
 			m.negotiate(6, allActions, allSteps)
 			m.write(binary.BigEndian.AppendUint32(nil, length))
 			m.wantClosed()

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"postseal/milter"
+	"postseal/socketmap/pipetest"
 )
 
 // waits returns how long a message with so many recipients makes the mail server
@@ -57,9 +57,9 @@ func TestWithoutWaiting(t *testing.T) {
 
 func TestServe(t *testing.T) {
 	t.Run("the context ends connections between messages", func(t *testing.T) {
-		p := newPipes()
+		p := pipetest.Listen()
 		stop := start(t, &milter.Server{}, p)
-		fresh, idle := p.dial(t), p.dial(t)
+		fresh, idle := newMTA(t, p.Dial()), newMTA(t, p.Dial())
 		idle.negotiate(6, allActions, allSteps)
 		idle.transact(mail{})
 		stop()
@@ -68,11 +68,11 @@ func TestServe(t *testing.T) {
 	})
 	t.Run("a message under way is judged before the end", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPipes()
+			p := pipetest.Listen()
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- (&milter.Server{}).Serve(ctx, p) }()
-			m := p.dial(t)
+			m := newMTA(t, p.Dial())
 			m.negotiate(6, allActions, allSteps)
 			m.command('M', "<sender@example.org>", "REQUIRETLS")
 			cancel()
@@ -90,11 +90,11 @@ func TestServe(t *testing.T) {
 	})
 	t.Run("the grace time ends what does not end", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPipes()
+			p := pipetest.Listen()
 			ctx, cancel := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() { done <- (&milter.Server{Grace: time.Minute}).Serve(ctx, p) }()
-			within, mute := p.dial(t), p.dial(t)
+			within, mute := newMTA(t, p.Dial()), newMTA(t, p.Dial())
 			for _, m := range []*mta{within, mute} {
 				m.negotiate(6, allActions, allSteps)
 				m.command('M', "<sender@example.org>", "REQUIRETLS")
@@ -149,20 +149,20 @@ func TestServe(t *testing.T) {
 		})
 	})
 	t.Run("a connection too many is closed, and makes room for the next", func(t *testing.T) {
-		p := newPipes()
+		p := pipetest.Listen()
 		lines := &logger{}
 		start(t, &milter.Server{MaxConns: 1, Log: lines.slog()}, p)
-		m := p.dial(t)
+		m := newMTA(t, p.Dial())
 		m.negotiate(6, allActions, allSteps)
-		p.dial(t).wantClosed()
-		p.dial(t).wantClosed()
+		newMTA(t, p.Dial()).wantClosed()
+		newMTA(t, p.Dial()).wantClosed()
 		if got := strings.Count(lines.String(), "more connections"); got != 1 {
 			t.Errorf("logged: %s", lines)
 		}
 		m.send('Q')
 		m.wantClosed()
 		for { // the place is free a moment after the close
-			m := p.dial(t)
+			m := newMTA(t, p.Dial())
 			if _, err := m.Write(offer(6, allActions, allSteps)); err != nil {
 				continue
 			}
@@ -170,34 +170,21 @@ func TestServe(t *testing.T) {
 		}
 	})
 	t.Run("a listener that somebody else closes is an error", func(t *testing.T) {
-		p := newPipes()
-		p.close()
+		p := pipetest.Listen()
+		p.Close()
 		if err := (&milter.Server{}).Serve(t.Context(), p); !errors.Is(err, net.ErrClosed) {
 			t.Errorf("got %v", err)
 		}
 	})
 	t.Run("accepting goes on when descriptors lack", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p := &exhausted{pipes: newPipes(), times: 20}
+			p := pipetest.Listen()
+			p.Exhausted = 20
 			start(t, &milter.Server{}, p)
-			m := p.dial(t)
+			m := newMTA(t, p.Dial())
 			m.negotiate(6, allActions, allSteps)
 		})
 	})
-}
-
-// exhausted is a listener without descriptors for a while.
-type exhausted struct {
-	*pipes
-	times int
-}
-
-func (e *exhausted) Accept() (net.Conn, error) {
-	if e.times > 0 {
-		e.times--
-		return nil, syscall.EMFILE
-	}
-	return e.pipes.Accept()
 }
 
 func TestDefects(t *testing.T) {
@@ -235,10 +222,10 @@ func TestDefects(t *testing.T) {
 		standard := &logger{}
 		defer log.SetOutput(log.Writer())
 		log.SetOutput(standard)
-		p := newPipes()
+		p := pipetest.Listen()
 		stop := start(t, &milter.Server{}, p)
 		for _, last := range [][]byte{frame('E'), {0, 0}, {0, 0, 0, 9, 'M'}, {0, 0, 0, 0}, frame('x'), frame('C', "x"), nil} {
-			m := p.dial(t)
+			m := newMTA(t, p.Dial())
 			m.negotiate(6, allActions, allSteps)
 			m.command('M', "<sender@example.org>", "REQUIRETLS")
 			m.write(last)

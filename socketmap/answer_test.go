@@ -18,6 +18,7 @@ import (
 	"postseal/policy/dane"
 	"postseal/policy/mtasts"
 	"postseal/socketmap"
+	"postseal/socketmap/pipetest"
 )
 
 var update = flag.Bool("update", false, "rewrite testdata/answers.golden")
@@ -284,9 +285,9 @@ func TestLongPolicies(t *testing.T) {
 		s := &socketmap.Server{Decider: &oracle{slow: map[string]func(context.Context) *policy.Decision{
 			"example.com": func(context.Context) *policy.Decision { return d },
 		}}, Log: slog.New(slog.NewTextHandler(&b, nil))}
-		ln := newPipes()
+		ln := pipetest.Listen()
 		stop := start(t, s, ln)
-		c := ln.dial(t)
+		c := newClient(t, ln.Dial())
 		for range 3 {
 			c.send(frame("postfix-tlsrpt example.com"))
 			got, err := readReply(c.r)

@@ -202,38 +202,6 @@ func readReply(r *bufio.Reader) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// pipes is a listener whose connections are made by dial, for tests in which
-// time is not real.
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	close func()
-}
-
-func newPipes() *pipes {
-	p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
-	p.close = sync.OnceFunc(func() { close(p.done) })
-	return p
-}
-
-func (p *pipes) dial(t testing.TB) *client {
-	ours, theirs := net.Pipe()
-	p.conns <- theirs
-	return newClient(t, ours)
-}
-
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { p.close(); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
-
 // ask puts one question to a handler that answers from memory.
 func ask(s *socketmap.Server, request string) string {
 	reply := string(socketmap.NewHandler(s)(nil, []byte(request)))

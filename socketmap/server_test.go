@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +16,7 @@ import (
 
 	"postseal/policy"
 	"postseal/socketmap"
+	"postseal/socketmap/pipetest"
 )
 
 func TestConnection(t *testing.T) {
@@ -183,8 +183,8 @@ func TestPipelining(t *testing.T) {
 }
 
 func TestTimeouts(t *testing.T) {
-	bed := func(t *testing.T, o *oracle) (*socketmap.Server, *pipes) {
-		s, ln := &socketmap.Server{Decider: o}, newPipes()
+	bed := func(t *testing.T, o *oracle) (*socketmap.Server, *pipetest.Listener) {
+		s, ln := &socketmap.Server{Decider: o}, pipetest.Listen()
 		start(t, s, ln)
 		return s, ln
 	}
@@ -200,7 +200,7 @@ func TestTimeouts(t *testing.T) {
 	}
 	run("SM-012 idle for two minutes, then a request", func(t *testing.T) {
 		_, ln := bed(t, newOracle(t))
-		c := ln.dial(t)
+		c := newClient(t, ln.Dial())
 		for range 5 {
 			time.Sleep(2 * time.Minute)
 			c.ask("postfix example.com", stsReply)
@@ -208,7 +208,7 @@ func TestTimeouts(t *testing.T) {
 	})
 	run("SM-012 idle for long", func(t *testing.T) {
 		s, ln := bed(t, newOracle(t))
-		c := ln.dial(t)
+		c := newClient(t, ln.Dial())
 		c.ask("postfix example.com", stsReply)
 		c.wantClosed()
 		synctest.Wait()
@@ -218,7 +218,7 @@ func TestTimeouts(t *testing.T) {
 	})
 	run("SM-016 a request byte by byte", func(t *testing.T) {
 		s, ln := bed(t, newOracle(t))
-		c := ln.dial(t)
+		c := newClient(t, ln.Dial())
 		begin := time.Now()
 		for range 20 {
 			if _, err := io.WriteString(c, "0"); err != nil {
@@ -237,7 +237,7 @@ func TestTimeouts(t *testing.T) {
 	})
 	run("SM-016 a client that takes no answers", func(t *testing.T) {
 		s, ln := bed(t, newOracle(t))
-		c := ln.dial(t)
+		c := newClient(t, ln.Dial())
 		c.send(frame("postfix example.com"))
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
@@ -255,7 +255,7 @@ func TestTimeouts(t *testing.T) {
 			o := newOracle(t)
 			o.slow["slow.example"] = timeout
 			_, ln := bed(t, o)
-			ln.dial(t).ask(c.mapName+" slow.example", "TEMP "+c.wait)
+			newClient(t, ln.Dial()).ask(c.mapName+" slow.example", "TEMP "+c.wait)
 		})
 	}
 }
@@ -302,9 +302,9 @@ func TestShutdown(t *testing.T) {
 				d.Reason = context.Cause(ctx).Error()
 				return d
 			}
-			ln := newPipes()
+			ln := pipetest.Listen()
 			stop := start(t, &socketmap.Server{Decider: o, Wait: time.Hour}, ln)
-			c := ln.dial(t)
+			c := newClient(t, ln.Dial())
 			c.send(frame("postfix slow.example"))
 			synctest.Wait()
 			go stop()
@@ -314,7 +314,7 @@ func TestShutdown(t *testing.T) {
 		})
 	})
 	t.Run("a listener closed by others", func(t *testing.T) {
-		ln := newPipes()
+		ln := pipetest.Listen()
 		ln.Close()
 		if err := (&socketmap.Server{Decider: newOracle(t)}).Serve(t.Context(), ln); !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
@@ -336,25 +336,12 @@ func TestTooManyConnections(t *testing.T) {
 	}
 }
 
-// failing fails to accept some times, as out of file descriptors.
-type failing struct {
-	*pipes
-	left atomic.Int32
-}
-
-func (f *failing) Accept() (net.Conn, error) {
-	if f.left.Add(-1) >= 0 {
-		return nil, &net.OpError{Op: "accept", Err: syscall.EMFILE}
-	}
-	return f.pipes.Accept()
-}
-
 func TestAcceptErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ln := &failing{pipes: newPipes()}
-		ln.left.Store(20)
+		ln := pipetest.Listen()
+		ln.Exhausted = 20
 		start(t, &socketmap.Server{Decider: newOracle(t)}, ln)
-		ln.dial(t).ask("postfix example.com", stsReply)
+		newClient(t, ln.Dial()).ask("postfix example.com", stsReply)
 	})
 }
 

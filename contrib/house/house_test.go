@@ -59,6 +59,7 @@ var arrows = map[string][]string{
 	"policy/dnssec/dnstest":    {"policy/dnssec"},
 	"policy/mtasts/ststest":    {"policy/dnssec", "policy/mtasts"},
 	"policy/smtpclient/mxtest": {"policy/dane", "policy/dnssec", "policy/smtpclient"},
+	"socketmap/pipetest":       {},
 }
 
 // anywhere lists the folders that may import everything: what main and its

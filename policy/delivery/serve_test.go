@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -18,64 +16,25 @@ import (
 	"postseal/policy/delivery"
 	"postseal/policy/requiretls"
 	"postseal/policy/smtpclient"
+	"postseal/socketmap/pipetest"
 )
 
-// pipes is a listener whose connections are made by dial, for tests in which
-// time is not real.
-type pipes struct {
-	conns chan net.Conn
-	done  chan struct{}
-	close func()
-}
-
-func newPipes() *pipes {
-	p := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
-	p.close = sync.OnceFunc(func() { close(p.done) })
-	return p
-}
-
-func (p *pipes) dial(t testing.TB) *client {
-	near, far := net.Pipe()
-	p.conns <- far
-	t.Cleanup(func() { near.Close() })
-	c := &client{t, near, bufio.NewReader(near)}
+// through dials ln and says LHLO.
+func through(t testing.TB, ln *pipetest.Listener) *client {
+	conn := ln.Dial()
+	t.Cleanup(func() { conn.Close() })
+	c := &client{t, conn, bufio.NewReader(conn)}
 	c.want("220 relay.example.com LMTP Service Ready")
 	c.lhlo()
 	return c
 }
 
-func (p *pipes) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (p *pipes) Close() error   { p.close(); return nil }
-func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
-
-// scarce fails to accept some times.
-type scarce struct {
-	*pipes
-	failures int
-}
-
-func (s *scarce) Accept() (net.Conn, error) {
-	if s.failures > 0 {
-		s.failures--
-		return nil, &net.OpError{Op: "accept", Net: "unix", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
-	}
-	return s.pipes.Accept()
-}
-
 func TestTime(t *testing.T) {
 	t.Run("SMTP-072 the listener's patience", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPipes()
+			p := pipetest.Listen()
 			d := open(t, &delivery.Server{}, p, requiretls.Normal)
-			c := p.dial(t)
+			c := through(t, p)
 			time.Sleep(5*time.Minute - time.Second)
 			c.begin("a@example.net")
 			c.ask("DATA", goAhead)
@@ -93,9 +52,9 @@ func TestTime(t *testing.T) {
 	})
 	t.Run("a client that hangs in the text", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPipes()
+			p := pipetest.Listen()
 			d := open(t, &delivery.Server{}, p, requiretls.Normal)
-			c := p.dial(t)
+			c := through(t, p)
 			c.begin("a@example.net")
 			c.ask("DATA", goAhead)
 			c.send("A: b\r\n")
@@ -109,9 +68,9 @@ func TestTime(t *testing.T) {
 	})
 	t.Run("a client that takes no replies", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPipes()
+			p := pipetest.Listen()
 			d := open(t, &delivery.Server{}, p, requiretls.Normal)
-			c := p.dial(t)
+			c := through(t, p)
 			c.send("NOOP\r\n")
 			time.Sleep(3 * time.Minute)
 			c.wantClosed()
@@ -135,7 +94,7 @@ func TestStop(t *testing.T) {
 		}
 	})
 	// serve runs a server whose deliveries wait for end, or for their context.
-	serve := func(t *testing.T, p *pipes, end <-chan struct{}) (stop func(), done <-chan error) {
+	serve := func(t *testing.T, p *pipetest.Listener, end <-chan struct{}) (stop func(), done <-chan error) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		s := &delivery.Server{Hostname: "relay.example.com"}
@@ -153,9 +112,9 @@ func TestStop(t *testing.T) {
 	}
 	t.Run("messages in flight end", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p, end := newPipes(), make(chan struct{})
+			p, end := pipetest.Listen(), make(chan struct{})
 			stop, done := serve(t, p, end)
-			working, sending := p.dial(t), p.dial(t)
+			working, sending := through(t, p), through(t, p)
 			working.begin("a@example.net")
 			working.data("\r\n")
 			sending.begin("a@example.net")
@@ -176,9 +135,9 @@ func TestStop(t *testing.T) {
 	})
 	t.Run("but not for ever", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPipes()
+			p := pipetest.Listen()
 			stop, done := serve(t, p, nil)
-			working, sending := p.dial(t), p.dial(t)
+			working, sending := through(t, p), through(t, p)
 			working.begin("a@example.net")
 			working.data("\r\n")
 			sending.begin("a@example.net")
@@ -201,9 +160,10 @@ func TestStop(t *testing.T) {
 	t.Run("a listener that has no file descriptors left, for a while", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var log bytes.Buffer
-			p := &scarce{newPipes(), 3}
+			p := pipetest.Listen()
+			p.Exhausted = 3
 			d := open(t, &delivery.Server{Log: slog.New(slog.NewTextHandler(&log, nil))}, p, requiretls.Normal)
-			c := p.dial(t)
+			c := through(t, p)
 			c.begin("a@example.net")
 			c.data("\r\n")
 			c.want(delivered)
@@ -214,7 +174,7 @@ func TestStop(t *testing.T) {
 		})
 	})
 	t.Run("a listener that breaks", func(t *testing.T) {
-		p := newPipes()
+		p := pipetest.Listen()
 		s := &delivery.Server{}
 		p.Close()
 		err := s.ServeWith(t.Context(), p, requiretls.Normal, nil)

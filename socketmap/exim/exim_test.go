@@ -18,6 +18,7 @@ import (
 	"postseal/policy/dane"
 	"postseal/policy/mtasts"
 	"postseal/socketmap/exim"
+	"postseal/socketmap/pipetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -367,32 +368,13 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
-// onePipe is a listener with a single connection.
-type onePipe struct {
-	conns chan net.Conn
-	done  chan struct{}
-	once  sync.Once
-}
-
-func (p *onePipe) Accept() (net.Conn, error) {
-	select {
-	case c := <-p.conns:
-		return c, nil
-	case <-p.done:
-		return nil, net.ErrClosed
-	}
-}
-func (p *onePipe) Close() error   { p.once.Do(func() { close(p.done) }); return nil }
-func (p *onePipe) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
-
 func TestTimeouts(t *testing.T) {
 	bed := func(t *testing.T, o *oracle) (*exim.Server, net.Conn) {
 		ctx, cancel := context.WithCancel(t.Context())
-		ln := &onePipe{conns: make(chan net.Conn), done: make(chan struct{})}
+		ln := pipetest.Listen()
 		s, ended := &exim.Server{Decider: o}, make(chan error)
 		go func() { ended <- s.Serve(ctx, ln) }()
-		ours, theirs := net.Pipe()
-		ln.conns <- theirs
+		ours := ln.Dial()
 		t.Cleanup(func() {
 			ours.Close()
 			cancel()
