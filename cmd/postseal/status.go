@@ -52,7 +52,7 @@ func renderStatus(s control.Status) []byte {
 		if i == 0 {
 			title = "listening"
 		}
-		b.line(title, fmt.Sprintf("%-10s %s", name, strings.Join(s.Listen[name], " ")), 2)
+		b.line(title, fmt.Sprintf("%-19s %s", name, strings.Join(s.Listen[name], " ")), 2)
 	}
 	b.line("memory", fmt.Sprintf("%d destinations remembered, %d being looked up", s.Entries, s.Lookups), 1)
 	b.line("connections", fmt.Sprintf("%d of mail servers, %d refused as too many", s.Connections, s.Refused), 1)

@@ -105,7 +105,7 @@ func (d *delivery) split(open []int) []*group {
 	var groups []*group
 	byHop := map[nextHop]*group{}
 	for _, i := range open {
-		h, reply := d.s.route(d.m.envelope.To[i].Addr, d.m.modes[i])
+		h, reply := d.s.route(d.m.envelope.To[i].Addr, d.m.modes[i], d.log)
 		if reply.Code != 0 {
 			d.settle(map[int]smtpclient.Reply{i: reply})
 			continue

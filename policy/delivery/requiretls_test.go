@@ -1,8 +1,10 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -272,8 +274,13 @@ func TestRequireTLSHosts(t *testing.T) {
 		b := newBed(t)
 		h := b.host("store.test", 11, mxtest.Config{NoSTARTTLS: true})
 		b.LocalDomains, b.LocalRelay = []string{"here.test"}, fmt.Sprintf("tcp:127.0.0.11:%d", b.Port)
+		var log bytes.Buffer
+		b.Log = slog.New(slog.NewTextHandler(&log, nil))
 		want(t, b.send(required, "u@here.test")[0], "250 2.0.0")
 		took(t, h, 1)
+		if line := `msg="final delivery nearby" queue_id=`; !strings.Contains(log.String(), line) || !strings.Contains(log.String(), "domain=here.test requiretls=exempt\n") {
+			t.Errorf("logged %q", log.String())
+		}
 	})
 	t.Run("RT-073 a bounce is not thrown away", func(t *testing.T) {
 		b, a, _ := two(t, deaf, deaf)

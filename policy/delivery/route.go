@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -40,21 +41,24 @@ type group struct {
 	done       chan struct{} // closed when all have their replies
 }
 
-// route finds the next hop of an address, or the reply for one that has none.
-func (s *Server) route(address string, mode requiretls.Mode) (nextHop, smtpclient.Reply) {
+// route finds the next hop of an address, or the reply for one that has none. What is
+// not held to REQUIRETLS is logged.
+func (s *Server) route(address string, mode requiretls.Mode, log *slog.Logger) (nextHop, smtpclient.Reply) {
 	h := nextHop{mode: mode}
-	at := strings.LastIndexByte(address, '@')
-	if at < 0 || s.isLocal(address[at+1:]) { // without a domain: <postmaster>, RFC 5321 §4.1.1.3
+	domain, at := "", strings.LastIndexByte(address, '@')
+	if at >= 0 {
+		domain = address[at+1:]
+	}
+	if at < 0 || s.isLocal(domain) { // without a domain: <postmaster>, RFC 5321 §4.1.1.3
 		h.local, h.mode = true, requiretls.Normal
 		if s.LocalRelay == "" {
 			return h, answer(451, "4.3.5", "mail for local recipients cannot be delivered from here: delivery.local_relay is not set")
 		}
 		if mode == requiretls.Required {
-			s.logger().Info("final delivery nearby", "requiretls", "exempt") // RFC 8689 §4.4
+			log.Info("final delivery nearby", "domain", domain, "requiretls", "exempt") // RFC 8689 §4.4
 		}
 		return h, smtpclient.Reply{}
 	}
-	domain := address[at+1:]
 	if literal, ok := parseLiteral(domain); ok {
 		h.literal = netip.AddrPortFrom(literal, s.port())
 		return h, smtpclient.Reply{}
@@ -64,7 +68,7 @@ func (s *Server) route(address string, mode requiretls.Mode) (nextHop, smtpclien
 		return h, answer(550, "5.1.3", "the recipient's domain is not a domain name")
 	}
 	if r := s.smartHost(name); r != nil {
-		return s.follow(r, mode)
+		return s.follow(r, mode, log)
 	}
 	h.dest = policy.Destination{Domain: name, Port: s.port()}
 	return h, smtpclient.Reply{}
@@ -72,11 +76,11 @@ func (s *Server) route(address string, mode requiretls.Mode) (nextHop, smtpclien
 
 // follow is the hop of a route. Then the policy of the next hop applies, not that of
 // the recipient's domain (RFC 8461 §3.4).
-func (s *Server) follow(r *Route, mode requiretls.Mode) (nextHop, smtpclient.Reply) {
+func (s *Server) follow(r *Route, mode requiretls.Mode, log *slog.Logger) (nextHop, smtpclient.Reply) {
 	h := nextHop{mode: mode, routed: true}
 	if mode == requiretls.Required && r.RequireTLSExempt {
 		h.mode = requiretls.Normal
-		s.logger().Info("route is exempt from REQUIRETLS", "domain", r.Domain, "nexthop", r.NextHop, "requiretls", "exempt")
+		log.Info("route is exempt from REQUIRETLS", "domain", r.Domain, "nexthop", r.NextHop, "requiretls", "exempt")
 	}
 	if literal, ok := parseLiteralHop(r.NextHop, s.port()); ok {
 		h.literal = literal

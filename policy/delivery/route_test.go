@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -16,13 +17,14 @@ func FuzzRoute(f *testing.F) {
 	}
 	f.Add("u@route.test", "[192.0.2.1]:25")
 	f.Add("u@route.test", "[IPv6:2001:db8::1]")
+	log := slog.New(slog.DiscardHandler)
 	f.Fuzz(func(t *testing.T, address, next string) {
 		s := &Server{LocalDomains: []string{"here.test", ".here.test"}, LocalRelay: "unix:/x", Routes: []Route{{Domain: "route.test", NextHop: next}}}
-		if _, r := s.route("u@route.test", normal); (r.Code == 0) != (s.Routes[0].Check() == nil) {
+		if _, r := s.route("u@route.test", normal, log); (r.Code == 0) != (s.Routes[0].Check() == nil) {
 			t.Errorf("%q: %v, %v", next, s.Routes[0].Check(), r)
 		}
 		for _, mode := range []requiretls.Mode{normal, required, relaxed} {
-			h, r := s.route(address, mode)
+			h, r := s.route(address, mode, log)
 			if r.Code != 0 {
 				if r.Code/100 != 4 && r.Code/100 != 5 {
 					t.Errorf("%q: %v", address, r)
@@ -44,7 +46,7 @@ func FuzzRoute(f *testing.F) {
 			if h.dest.Domain != strings.ToLower(h.dest.Domain) || h.dest.Port != 25 || h.dest.Fixed {
 				t.Errorf("%q: %+v", address, h)
 			}
-			if again, r := s.route("x@"+h.dest.Domain, mode); r.Code != 0 || again != h {
+			if again, r := s.route("x@"+h.dest.Domain, mode, log); r.Code != 0 || again != h {
 				t.Errorf("%q: %+v, then %+v, %v", address, h, again, r)
 			}
 		}
