@@ -24,9 +24,10 @@ func serveCommand() *cli.Command {
 overrides again. Logs go to standard error. Without a configuration everything
 listens on loopback: lookups on 127.0.0.1:8461, the status page on 127.0.0.1:8460.
 
-Postfix asks it with this line in main.cf:
+  postseal serve
+  postseal serve --config new.toml
 
-  smtp_tls_policy_maps = socketmap:inet:127.0.0.1:8461:postfix`,
+"postseal setup" has your mail server ask it.`,
 		HideHelpCommand: true,
 		Action:          serve,
 	}
