@@ -56,6 +56,7 @@ func (s *System) Sendmail(ctx context.Context, o Options) (*Plan, error) {
 
 var (
 	sendmailVersion = regexp.MustCompile(`(?m)^Version (8\.(\d+)\S*)`)
+	comment         = regexp.MustCompile(`#.*`) // of a file of names (cf/README: FEATURE(use_cw_file))
 	sendmailName    = regexp.MustCompile(`(?m)\$j = (\S+\.\S+)$`)
 )
 
@@ -112,8 +113,9 @@ func (m *sendmail) needs(dane bool) error {
 		return err
 	}
 	local := []string{}
-	for _, name := range append(strings.Fields(string(text)), m.name) {
-		if strings.Contains(name, ".") && !strings.HasPrefix(name, "#") && !slices.Contains(local, name) {
+	names := strings.Fields(comment.ReplaceAllString(string(text), ""))
+	for _, name := range append(names, m.name) {
+		if strings.Contains(name, ".") && !slices.Contains(local, name) {
 			local = append(local, name)
 		}
 	}
