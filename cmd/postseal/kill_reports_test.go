@@ -14,11 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"postseal/cache/boltdb"
 	"postseal/policy/dnssec/dnstest"
 	"postseal/policy/smtpclient/mxtest"
 	"postseal/reporting"
-	"postseal/reporting/store"
+	"postseal/reporting/store/storetest"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -183,11 +182,8 @@ func (k *killedReports) seed(domains []string) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		k.Fatal(err)
 	}
-	db, err := boltdb.Open(filepath.Join(dir, "sessions.db"), boltdb.Options{Schema: 1, Buckets: store.Buckets})
-	if err != nil {
-		k.Fatal(err)
-	}
-	defer db.Close()
+	s := storetest.Open(k, filepath.Join(dir, "sessions.db"))
+	defer s.DB.Close()
 	day := reporting.DayOf(time.Now()) - 2
 	batch := reporting.Batch{Counts: map[reporting.Day]map[reporting.Key]uint64{day: {}}, Policies: map[reporting.PolicyID]reporting.Policy{},
 		Marks: map[string][]byte{"closed": []byte(day.String())}}
@@ -196,7 +192,7 @@ func (k *killedReports) seed(domains []string) {
 		batch.Policies[p.ID()] = p
 		batch.Counts[day][reporting.Key{Domain: d, Policy: p.ID(), Source: "postfix", MXHost: "mx." + d}] = 1
 	}
-	if err := (&store.Store{DB: db}).Write(batch); err != nil {
+	if err := s.Write(batch); err != nil {
 		k.Fatal(err)
 	}
 }

@@ -20,12 +20,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"postseal/cache/boltdb"
 	"postseal/cmd/postseal/internal/control"
 	"postseal/reporting"
 	"postseal/reporting/daily"
 	"postseal/reporting/send"
 	"postseal/reporting/store"
+	"postseal/reporting/store/storetest"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -50,12 +50,7 @@ func newReportBed(t *testing.T) *reportBed {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	db, err := boltdb.Open(filepath.Join(dir, "sessions.db"), boltdb.Options{Schema: 1, Buckets: store.Buckets})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	b := &reportBed{T: t, dir: dir, config: filepath.Join(dir, "postseal.toml"), store: &store.Store{DB: db}, records: map[string]string{}}
+	b := &reportBed{T: t, dir: dir, config: filepath.Join(dir, "postseal.toml"), store: storetest.Open(t, filepath.Join(dir, "sessions.db")), records: map[string]string{}}
 	s := &control.Server{Log: slog.New(slog.DiscardHandler), Reports: &daily.Reporter{
 		Store: b.store, Closed: func(d reporting.Day) bool { return d <= reportDay },
 		Record: b.record, Mail: b, HTTPS: webOf{b}, Organization: "Sender Ltd", Contact: "tlsrpt@sender.example",

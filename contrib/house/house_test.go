@@ -55,11 +55,12 @@ var arrows = map[string][]string{
 	"contrib/sendmail":        {},
 	// Counts what a killed daemon has left in its ledger, reads which policies sessions
 	// were counted under, and knows the route suffixes.
-	"contrib/interop/lab":      {"cache/boltdb", "policy/delivery/ledger", "policy/requiretls", "reporting", "reporting/store"},
-	"policy/dnssec/dnstest":    {"policy/dnssec"},
-	"policy/mtasts/ststest":    {"policy/dnssec", "policy/mtasts"},
-	"policy/smtpclient/mxtest": {"policy/dane", "policy/dnssec", "policy/smtpclient"},
-	"socketmap/pipetest":       {},
+	"contrib/interop/lab":       {"cache/boltdb", "policy/delivery/ledger", "policy/requiretls", "reporting", "reporting/store"},
+	"policy/dnssec/dnstest":     {"policy/dnssec"},
+	"policy/mtasts/ststest":     {"policy/dnssec", "policy/mtasts"},
+	"policy/smtpclient/mxtest":  {"policy/dane", "policy/dnssec", "policy/smtpclient"},
+	"socketmap/pipetest":        {},
+	"reporting/store/storetest": {"reporting/store", "cache/boltdb"},
 }
 
 // anywhere lists the folders that may import everything: what main and its

@@ -20,6 +20,7 @@ import (
 	"postseal/reporting"
 	"postseal/reporting/daily"
 	"postseal/reporting/store"
+	"postseal/reporting/store/storetest"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -63,14 +64,10 @@ func newBed(t testing.TB) *bed {
 // start makes the reporter of a daemon that was started.
 func (b *bed) start() {
 	b.Helper()
-	db, err := boltdb.Open(b.path, boltdb.Options{Schema: 1, Buckets: store.Buckets})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.db = db
-	b.Cleanup(func() { db.Close() })
+	kept := storetest.Open(b.TB, b.path)
+	b.db = kept.DB
 	b.Reporter = &daily.Reporter{
-		Store: &store.Store{DB: db}, Closed: func(d reporting.Day) bool { return time.Now().After((d + 1).Start().Add(10 * time.Minute)) },
+		Store: kept, Closed: func(d reporting.Day) bool { return time.Now().After((d + 1).Start().Add(10 * time.Minute)) },
 		Record: b.record, Mail: mailer{b}, HTTPS: poster{b},
 		Organization: "Example", Contact: "tlsrpt@sender.example", Host: "mx1.sender.example",
 		Log: slog.New(slog.NewTextHandler(io.MultiWriter(b.Output(), &b.log), &slog.HandlerOptions{Level: slog.LevelWarn})),

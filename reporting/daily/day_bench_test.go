@@ -16,10 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"postseal/cache/boltdb"
 	"postseal/reporting"
 	"postseal/reporting/daily"
 	"postseal/reporting/store"
+	"postseal/reporting/store/storetest"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -53,13 +53,8 @@ func BenchmarkDay(b *testing.B) {
 func benchDay(b *testing.B, percent int) {
 	b.StopTimer()
 	path := filepath.Join(b.TempDir(), "sessions.db")
-	db, err := boltdb.Open(path, boltdb.Options{Schema: 1, Buckets: store.Buckets})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer db.Close()
 	day := reporting.DayOf(time.Now()) - 1
-	s := &store.Store{DB: db}
+	s := storetest.Open(b, path)
 	fillDay(b, s, day)
 	w := &fastWorld{percent: percent}
 	r := &daily.Reporter{

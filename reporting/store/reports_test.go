@@ -10,6 +10,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/store"
+	"postseal/reporting/store/storetest"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -46,7 +47,7 @@ func many(n int) (names []string) {
 }
 
 func TestEachSubject(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	s := storetest.Open(t, filepath.Join(t.TempDir(), "sessions.db"))
 	if list := subjects(t, s, today); list != nil {
 		t.Errorf("of a day that is not there: %v", list)
 	}
@@ -77,7 +78,7 @@ func TestEachSubject(t *testing.T) {
 
 func TestProgress(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := open(t, path)
+	s := storetest.Open(t, path)
 	write(t, s, domains("a.example", "a.example.org"))
 	domain, host := store.Subject{Name: "a.example"}, store.Subject{Name: "a.example", Host: true}
 	for _, p := range []store.Progress{
@@ -91,7 +92,7 @@ func TestProgress(t *testing.T) {
 		}
 	}
 	s.DB.Close()
-	s = open(t, path)
+	s = storetest.Open(t, path)
 	for _, c := range []struct {
 		day  reporting.Day
 		of   store.Subject
@@ -119,7 +120,7 @@ func TestProgress(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	s := storetest.Open(t, filepath.Join(t.TempDir(), "sessions.db"))
 	edit := func(uri, after string) {
 		t.Helper()
 		if err := s.EditTarget(uri, func([]byte) []byte { return []byte(after) }); err != nil {
@@ -165,7 +166,7 @@ func TestTargets(t *testing.T) {
 }
 
 func TestHosts(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	s := storetest.Open(t, filepath.Join(t.TempDir(), "sessions.db"))
 	batch := reporting.Batch{Counts: map[reporting.Day]map[reporting.Key]uint64{today: {}}, Policies: map[reporting.PolicyID]reporting.Policy{}}
 	add := func(domain, host string, standing reporting.Standing) {
 		p := reporting.Policy{Type: tlsrpt.TLSA, Domain: host, Strings: []string{"3 1 1 00"}}

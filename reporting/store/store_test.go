@@ -11,23 +11,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
-	"postseal/cache/boltdb"
 	"postseal/reporting"
 	"postseal/reporting/store"
+	"postseal/reporting/store/storetest"
 	"postseal/reporting/tlsrpt"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func open(t testing.TB, path string) *store.Store {
-	t.Helper()
-	db, err := boltdb.Open(path, boltdb.Options{Schema: 1, Buckets: store.Buckets})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	return &store.Store{DB: db}
-}
 
 const today = reporting.Day(20785) // 2026-11-28
 
@@ -60,14 +50,14 @@ func all(t testing.TB, s *store.Store, domain string) (map[reporting.Key]uint64,
 
 func TestCountsAddUp(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := open(t, path)
+	s := storetest.Open(t, path)
 	withPolicy, plain := key("a.example"), key("ab.example")
 	withPolicy.Policy, withPolicy.Standing = sts.ID(), reporting.Unverified
 	write(t, s, map[reporting.Key]uint64{withPolicy: 2, plain: 1})
 	write(t, s, map[reporting.Key]uint64{withPolicy: 3})
 	s.DB.Close()
 
-	s = open(t, path)
+	s = storetest.Open(t, path)
 	counts, policies := all(t, s, "")
 	if diff := cmp.Diff(map[reporting.Key]uint64{withPolicy: 5, plain: 1}, counts, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -88,7 +78,7 @@ func TestCountsAddUp(t *testing.T) {
 
 func TestMarks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sessions.db")
-	s := open(t, path)
+	s := storetest.Open(t, path)
 	put := func(marks map[string][]byte) {
 		t.Helper()
 		if err := s.Write(reporting.Batch{Marks: marks}); err != nil {
@@ -98,7 +88,7 @@ func TestMarks(t *testing.T) {
 	put(map[string][]byte{"log": []byte("1"), "other": []byte("2")})
 	put(map[string][]byte{"log": []byte("3"), "other": nil})
 	s.DB.Close()
-	s = open(t, path)
+	s = storetest.Open(t, path)
 	for name, want := range map[string]string{"log": "3", "other": "", "never": ""} {
 		if got, err := s.Mark(name); err != nil || string(got) != want {
 			t.Errorf("%s: %q, %v", name, got, err)
@@ -107,7 +97,7 @@ func TestMarks(t *testing.T) {
 }
 
 func TestDays(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	s := storetest.Open(t, filepath.Join(t.TempDir(), "sessions.db"))
 	counts := map[reporting.Key]uint64{key("a.example"): 1}
 	for _, d := range []reporting.Day{today, today - 2, today - 1} {
 		if err := s.Write(reporting.Batch{Counts: map[reporting.Day]map[reporting.Key]uint64{d: counts}}); err != nil {
@@ -128,7 +118,7 @@ func TestDays(t *testing.T) {
 
 // Strangers can multiply outcomes, so they are bounded; the counts stay exact.
 func TestBounds(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	s := storetest.Open(t, filepath.Join(t.TempDir(), "sessions.db"))
 	s.MaxDetails, s.MaxDomains = 3, 2
 	for i := range 10 {
 		k := key("a.example")
@@ -182,7 +172,7 @@ func BenchmarkFlush(b *testing.B) {
 	const domains, batch = 200_000, 5_000
 	for b.Loop() {
 		b.StopTimer()
-		s := open(b, filepath.Join(b.TempDir(), "sessions.db"))
+		s := storetest.Open(b, filepath.Join(b.TempDir(), "sessions.db"))
 		b.StartTimer()
 		for from := 0; from < domains; from += batch {
 			counts := map[reporting.Key]uint64{}
@@ -197,7 +187,7 @@ func BenchmarkFlush(b *testing.B) {
 
 // Nor may all domains together, nor what is claimed to be their policies, fill the disk.
 func TestBoundsOfADay(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	s := storetest.Open(t, filepath.Join(t.TempDir(), "sessions.db"))
 	s.MaxOutcomes, s.MaxPolicyBytes = 4, 1000
 	for i := range 5 {
 		for j := range 4 {

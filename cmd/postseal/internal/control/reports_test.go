@@ -16,12 +16,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"postseal/cache/boltdb"
 	"postseal/cmd/postseal/internal/control"
 	"postseal/reporting"
 	"postseal/reporting/daily"
 	"postseal/reporting/send"
 	"postseal/reporting/store"
+	"postseal/reporting/store/storetest"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -63,12 +63,7 @@ func (web) Send(context.Context, string, *tlsrpt.Report) (string, error) { retur
 // newReporting serves a reporter over what was counted on day, which it closes.
 func newReporting(t *testing.T, records map[string]string, edit ...func(*http.Server)) (*control.Client, *store.Store) {
 	t.Helper()
-	db, err := boltdb.Open(filepath.Join(t.TempDir(), "sessions.db"), boltdb.Options{Schema: 1, Buckets: store.Buckets})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	kept := &store.Store{DB: db}
+	kept := storetest.Open(t, filepath.Join(t.TempDir(), "sessions.db"))
 	s := newServer(t)
 	s.Reports = &daily.Reporter{
 		Store: kept, Closed: func(d reporting.Day) bool { return d <= day },

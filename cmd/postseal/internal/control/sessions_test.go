@@ -10,13 +10,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"postseal/cache/boltdb"
 	"postseal/cmd/postseal/internal/control"
 	"postseal/policy"
 	"postseal/policy/probe"
 	"postseal/policy/smtpclient"
 	"postseal/reporting"
 	"postseal/reporting/store"
+	"postseal/reporting/store/storetest"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -25,12 +25,8 @@ const day = reporting.Day(20785) // 2026-11-28
 // newRecorded serves what is in a store, which it returns.
 func newRecorded(t *testing.T) (*control.Client, *store.Store) {
 	t.Helper()
-	db, err := boltdb.Open(filepath.Join(t.TempDir(), "sessions.db"), boltdb.Options{Schema: 1, Buckets: store.Buckets})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	kept := &store.Store{DB: db, MaxDetails: 3000}
+	kept := storetest.Open(t, filepath.Join(t.TempDir(), "sessions.db"))
+	kept.MaxDetails = 3000
 	recorder := &reporting.Recorder{Store: kept}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
