@@ -15,7 +15,12 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"postseal/cmd/postseal/internal/config"
+	"postseal/cmd/postseal/internal/host"
 	"postseal/cmd/postseal/internal/setup"
+	"postseal/cmd/postseal/internal/setup/edit"
+	"postseal/cmd/postseal/internal/setup/exim"
+	"postseal/cmd/postseal/internal/setup/postfix"
+	"postseal/cmd/postseal/internal/setup/sendmail"
 )
 
 func setupCommand() *cli.Command {
@@ -55,9 +60,9 @@ smtp_tls_policy_maps keep winning. More only by an option.
 			&cli.StringFlag{Name: "relay-port", Usage: "of --requiretls: `PORT` on loopback where your own domains' recipients come back (default: 10026)"},
 		),
 		HideHelpCommand: true,
-		Action: setupAction("postfix", func(c *cli.Context, s *setup.System, o setup.Options) (*setup.Plan, error) {
+		Action: setupAction("postfix", func(c *cli.Context, s *host.System, o setup.Options) (*setup.Plan, error) {
 			o.Direct = c.Bool("datagrams")
-			p := setup.PostfixOptions{Options: o, Fallback: c.Bool("fallback"), RequireTLS: c.Bool("requiretls"),
+			p := postfix.Options{Options: o, Fallback: c.Bool("fallback"), RequireTLS: c.Bool("requiretls"),
 				From: c.String("from"), KeepLine: c.Bool("keep-line"), RelayPort: c.String("relay-port")}
 			switch c.String("socket") {
 			case "inet":
@@ -66,8 +71,8 @@ smtp_tls_policy_maps keep winning. More only by an option.
 			default:
 				return nil, usage("", "option --socket: %q is neither inet nor unix", c.String("socket"))
 			}
-			if p.From != "" && p.From != setup.FromResolver && p.From != setup.FromTLSPol {
-				return nil, usage("", "option --from: %q is neither %s nor %s", p.From, setup.FromResolver, setup.FromTLSPol)
+			if p.From != "" && p.From != postfix.FromResolver && p.From != postfix.FromTLSPol {
+				return nil, usage("", "option --from: %q is neither %s nor %s", p.From, postfix.FromResolver, postfix.FromTLSPol)
 			}
 			if p.KeepLine && p.From == "" {
 				return nil, usage("", "option --keep-line needs --from")
@@ -77,7 +82,7 @@ smtp_tls_policy_maps keep winning. More only by an option.
 					return nil, usage("", "option --relay-port: %q is no port", p.RelayPort)
 				}
 			}
-			return s.Postfix(c.Context, p)
+			return postfix.Plan(c.Context, s, p)
 		}),
 	}
 }
@@ -95,9 +100,9 @@ and single-file configuration can be changed; for another, the places are printe
 		Flags: append(setupFlags("/etc/exim4"),
 			&cli.BoolFlag{Name: "events", Usage: "of --tlsrpt: from Exim's events, though there is a log", DisableDefaultText: true}),
 		HideHelpCommand: true,
-		Action: setupAction("exim", func(c *cli.Context, s *setup.System, o setup.Options) (*setup.Plan, error) {
+		Action: setupAction("exim", func(c *cli.Context, s *host.System, o setup.Options) (*setup.Plan, error) {
 			o.Direct = c.Bool("events")
-			return s.Exim(c.Context, o)
+			return exim.Plan(c.Context, s, o)
 		}),
 	}
 }
@@ -113,8 +118,8 @@ func setupSendmailCommand() *cli.Command {
   postseal setup sendmail --revert`,
 		Flags:           setupFlags("/etc/mail"),
 		HideHelpCommand: true,
-		Action: setupAction("sendmail", func(c *cli.Context, s *setup.System, o setup.Options) (*setup.Plan, error) {
-			return s.Sendmail(c.Context, o)
+		Action: setupAction("sendmail", func(c *cli.Context, s *host.System, o setup.Options) (*setup.Plan, error) {
+			return sendmail.Plan(c.Context, s, o)
 		}),
 	}
 }
@@ -129,11 +134,11 @@ func setupFlags(dir string) []cli.Flag {
 		&cli.StringFlag{Name: "dane", Value: setup.DANEAuto, Usage: "whether the mail server does DANE itself: yes, no, or auto, if its resolver is proven to validate"},
 		&cli.StringFlag{Name: "config-dir", Usage: "`FOLDER` of the mail server's configuration (default: as it says itself, such as " + dir + ")"},
 		&cli.StringFlag{Name: "root", Usage: "`FOLDER` to take for /, such as a chroot; needs root"},
-		&cli.StringFlag{Name: "backups", Value: setup.DefaultBackups, Usage: "`FOLDER` for copies of what is changed"},
+		&cli.StringFlag{Name: "backups", Value: edit.DefaultFolder, Usage: "`FOLDER` for copies of what is changed"},
 	}
 }
 
-type planner func(*cli.Context, *setup.System, setup.Options) (*setup.Plan, error)
+type planner func(*cli.Context, *host.System, setup.Options) (*setup.Plan, error)
 
 // setupAction is what the three have in common.
 func setupAction(mta string, plan planner) cli.ActionFunc {
@@ -141,14 +146,14 @@ func setupAction(mta string, plan planner) cli.ActionFunc {
 		if err := none(c); err != nil {
 			return err
 		}
-		s, o, err := setupSystem(c)
+		h, o, err := setupSystem(c)
 		if err != nil {
 			return err
 		}
 		if c.Bool("revert") {
-			return setupRevert(c, s, mta)
+			return setupRevert(c, h, mta)
 		}
-		p, err := plan(c, s, o)
+		p, err := plan(c, h.System, o)
 		if err != nil {
 			return refused(err)
 		}
@@ -168,15 +173,15 @@ func setupAction(mta string, plan planner) cli.ActionFunc {
 			fmt.Fprintf(c.App.Writer, "\nthis was a dry run, nothing is changed; --apply does it\n")
 			return nil
 		}
-		return setupApply(c, s, p)
+		return setupApply(c, h, p)
 	}
 }
 
-func setupSystem(c *cli.Context) (*setup.System, setup.Options, error) {
+func setupSystem(c *cli.Context) (*edit.History, setup.Options, error) {
 	o := setup.Options{Config: c.String("config"), Dir: c.String("config-dir"), DANE: c.String("dane"), TLSRPT: c.Bool("tlsrpt")}
-	s := &setup.System{Backups: c.String("backups")}
+	h := &edit.History{System: &host.System{}, Folder: c.String("backups")}
 	var err error
-	for _, path := range []*string{&o.Config, &o.Dir, &s.Backups} {
+	for _, path := range []*string{&o.Config, &o.Dir, &h.Folder} {
 		if *path != "" && c.String("root") == "" {
 			if *path, err = filepath.Abs(*path); err != nil {
 				return nil, o, err
@@ -184,11 +189,11 @@ func setupSystem(c *cli.Context) (*setup.System, setup.Options, error) {
 		}
 	}
 	if root := c.String("root"); root != "" {
-		if s.Root, err = filepath.Abs(root); err != nil {
+		if h.Root, err = filepath.Abs(root); err != nil {
 			return nil, o, err
 		}
-		if s.Root == "/" {
-			s.Root = ""
+		if h.Root == "/" {
+			h.Root = ""
 		}
 	}
 	switch {
@@ -199,7 +204,7 @@ func setupSystem(c *cli.Context) (*setup.System, setup.Options, error) {
 	case o.DANE != setup.DANEAuto && o.DANE != setup.DANEYes && o.DANE != setup.DANENo:
 		return nil, o, usage("", "option --dane: %q is not auto, yes or no", o.DANE)
 	}
-	return s, o, nil
+	return h, o, nil
 }
 
 // refused adds what a refusal advises.
@@ -207,14 +212,17 @@ func refused(err error) error {
 	if r, ok := errors.AsType[*setup.Refusal](err); ok {
 		return hinted(err, r.Hints...)
 	}
+	if conflict, ok := errors.AsType[*edit.Conflict](err); ok {
+		return hinted(err, "undo these by hand; the files as they were are in "+strings.Join(conflict.Runs, ", "))
+	}
 	if errors.Is(err, os.ErrPermission) {
 		return hinted(err, "setup reads and writes the mail server's configuration: run it as root")
 	}
 	return err
 }
 
-func setupApply(c *cli.Context, s *setup.System, p *setup.Plan) error {
-	folder, err := s.Apply(p)
+func setupApply(c *cli.Context, h *edit.History, p *setup.Plan) error {
+	folder, err := h.Apply(p.MTA, p.Changes)
 	if err != nil {
 		hint := "nothing is changed yet"
 		if folder != "" {
@@ -227,15 +235,15 @@ func setupApply(c *cli.Context, s *setup.System, p *setup.Plan) error {
 		printNext(c.App.Writer, p)
 		return nil
 	}
-	if err := answers(c, s); err != nil {
+	if err := answers(c, h.System); err != nil {
 		printNext(c.App.Writer, p)
 		return hinted(fmt.Errorf("the mail server was not told to reload: %w", err), "all its mail would wait; start postseal first")
 	}
-	return s.Reload(c.Context, p)
+	return setup.Reload(c.Context, h.System, p)
 }
 
 // answers asks the daemon as a mail server would.
-func answers(c *cli.Context, s *setup.System) error {
+func answers(c *cli.Context, s *host.System) error {
 	file := c.String("config")
 	if file == "" && s.Root != "" {
 		file = config.DefaultFile
@@ -298,8 +306,8 @@ func printNext(w io.Writer, p *setup.Plan) {
 	}
 }
 
-func setupRevert(c *cli.Context, s *setup.System, mta string) error {
-	r, err := s.Revert(mta)
+func setupRevert(c *cli.Context, h *edit.History, mta string) error {
+	r, err := h.Revert(mta)
 	if err != nil {
 		return refused(err)
 	}

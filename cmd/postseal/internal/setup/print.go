@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"postseal/cmd/postseal/internal/setup/edit"
 )
 
 // Print writes a plan for people: what was found, and each line in the file that it
@@ -28,12 +30,12 @@ func (p *Plan) Print(w io.Writer) {
 		}
 		fmt.Fprintln(w, c.Path+note)
 		for _, l := range c.Lines {
-			l.print(w)
+			printLine(w, l)
 		}
 	}
 }
 
-func (l Line) print(w io.Writer) {
+func printLine(w io.Writer, l edit.Line) {
 	if l.Why != "" {
 		fmt.Fprintf(w, "  # %s\n", l.Why)
 	}
