@@ -7,10 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"strings"
-)
 
-// systemStores are where crypto/x509 looks for the system's authorities.
-var systemStores = [...]string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem", "/usr/local/share/certs/ca-root-nss.crt"}
+	"postseal/cmd/postseal/internal/host"
+)
 
 const installAuthorities = "apt-get install ca-certificates   (or: dnf install ca-certificates)"
 
@@ -25,8 +24,8 @@ func checkAuthorities(_ context.Context, e *env) []Finding {
 	}
 	if e.Config.STS.CAFile == "" {
 		system := failure("the system has no store of authorities: no policy can be fetched", installAuthorities)
-		for _, file := range systemStores {
-			if text, err := e.Machine.read(file); err == nil && certificates(text) {
+		for _, file := range host.Authorities() {
+			if text, err := e.Machine.Read(file); err == nil && certificates(text) {
 				system = ok("the system's authorities are in " + file)
 				break
 			}
@@ -38,7 +37,7 @@ func checkAuthorities(_ context.Context, e *env) []Finding {
 
 // store looks at one file of authorities.
 func (e *env) store(what, file, do string) []Finding {
-	text, err := e.Machine.read(file)
+	text, err := e.Machine.Read(file)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return []Finding{hint(what+" cannot be read as this user", "sudo postseal doctor")}
@@ -52,7 +51,7 @@ func (e *env) store(what, file, do string) []Finding {
 
 // folder looks at a folder of hashed authorities, as OpenSSL has it (c_rehash(1)).
 func (e *env) folder(what, dir, do string) []Finding {
-	entries, err := os.ReadDir(e.Machine.path(dir))
+	entries, err := os.ReadDir(e.Machine.Path(dir))
 	if err != nil {
 		return []Finding{failure(what+" cannot be read: "+reason(err), do)}
 	}
@@ -64,4 +63,4 @@ func (e *env) folder(what, dir, do string) []Finding {
 	return []Finding{failure(what+" has no hashed certificate (NAME.0)", "c_rehash "+dir+"   (or: update-ca-certificates)")}
 }
 
-func certificates(text string) bool { return x509.NewCertPool().AppendCertsFromPEM([]byte(text)) }
+func certificates(text []byte) bool { return x509.NewCertPool().AppendCertsFromPEM(text) }

@@ -32,6 +32,7 @@ import (
 	"postseal/cmd/postseal/internal/config"
 	"postseal/cmd/postseal/internal/control"
 	"postseal/cmd/postseal/internal/doctor"
+	"postseal/cmd/postseal/internal/host"
 	"postseal/cmd/postseal/internal/status"
 	"postseal/policy/dnssec/dnstest"
 	"postseal/reporting/send"
@@ -49,8 +50,8 @@ type bed struct {
 	config    string
 	files     map[string]string
 	modes     map[string]os.FileMode
-	outputs   map[string]string // of programs, by the command line; "!" before it: an error
-	hosts     map[string]host   // by network and address, below the root for unix
+	outputs   map[string]string   // of programs, by the command line; "!" before it: an error
+	hosts     map[string]listener // by network and address, below the root for unix
 	status    control.Status
 	noAnswer  error // of the daemon
 	explain   map[string]*control.Explanation
@@ -63,8 +64,8 @@ type bed struct {
 	dane      []string // domains, of which one is enough; nil: signed.example
 }
 
-// host is what a listener says at once, and to the first thing that it is told.
-type host struct{ greeting, reply string }
+// listener is what one says at once, and to the first thing that it is told.
+type listener struct{ greeting, reply string }
 
 const (
 	queue    = "/var/spool/postfix"
@@ -142,7 +143,7 @@ func newBed(t *testing.T) *bed {
 		"/var/lib/postseal/policies.db":      "",
 		"/proc/42/status":                    fmt.Sprintf("Name:\tpostseal\nUid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d\nGid:\t%[2]d\t%[2]d\t%[2]d\t%[2]d\nGroups:\t4 \n", os.Getuid(), os.Getgid()),
 	}
-	b.hosts = map[string]host{
+	b.hosts = map[string]listener{
 		"tcp 198.41.0.4:53":    {},
 		"tcp 192.0.2.25:25":    {greeting: "220 mx.sts.example\r\n"},
 		"tcp 127.0.0.1:25":     {"220 mail.own.example\r\n", "250-mail.own.example\r\n250 STARTTLS\r\n"},
@@ -229,6 +230,11 @@ func (b *bed) run() doctor.Report {
 		b.must(os.WriteFile(path, []byte(b.files[name]), 0o644))
 		b.must(os.Chtimes(path, now(), now()))
 	}
+	for command := range b.outputs {
+		program, _, _ := strings.Cut(command, " ")
+		b.must(os.MkdirAll(filepath.Join(root, "/usr/sbin"), 0o755))
+		b.must(os.WriteFile(filepath.Join(root, "/usr/sbin", program), nil, 0o755))
+	}
 	for name, mode := range b.modes {
 		if err := os.Chmod(filepath.Join(root, name), mode); !errors.Is(err, fs.ErrNotExist) {
 			b.must(err)
@@ -257,8 +263,9 @@ func (b *bed) run() doctor.Report {
 			return nil, errors.New("no answer")
 		},
 		Machine: doctor.Machine{
-			Root: root, UID: 1, Now: now, DNSWait: 400 * time.Millisecond,
-			Program: b.program, Output: b.output, Dial: b.dial, User: b.user, Web: b,
+			System: host.System{Root: root, Run: b.output},
+			UID:    1, Now: now, DNSWait: 400 * time.Millisecond,
+			Dial: b.dial, User: b.user, Web: b,
 			Name:   func() (string, error) { return "mail.own.example", b.name },
 			Synced: func() (bool, error) { return b.synced, nil },
 		},
@@ -272,19 +279,10 @@ func (b *bed) must(err error) {
 	}
 }
 
-func (b *bed) program(name string) string {
-	for command := range b.outputs {
-		if word, _, _ := strings.Cut(command, " "); word == name {
-			return "/usr/sbin/" + name
-		}
-	}
-	return ""
-}
-
-func (b *bed) output(_ context.Context, name string, args ...string) (string, error) {
-	text, known := b.outputs[strings.Join(append([]string{name}, args...), " ")]
+func (b *bed) output(_ context.Context, argv ...string) (string, error) {
+	text, known := b.outputs[strings.Join(argv, " ")]
 	if message, failed := strings.CutPrefix(text, "!"); failed || !known {
-		return "", errors.New(name + ": " + message)
+		return "", errors.New(argv[0] + ": " + message)
 	}
 	return text, nil
 }

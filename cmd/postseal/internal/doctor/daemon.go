@@ -114,7 +114,7 @@ func (e *env) answers(ctx context.Context, name string, at config.Endpoint) erro
 	defer cancel()
 	address := at.Address
 	if at.Network == "unix" {
-		address = e.Machine.path(address)
+		address = e.Machine.Path(address)
 	}
 	conn, err := e.Machine.Dial(ctx, at.Network, address)
 	if err != nil {

@@ -214,7 +214,7 @@ func found(m *Machine) []string {
 		{"sendmail", []string{"sendmail"}, []string{"/etc/mail/sendmail.cf"}},
 	} {
 		program := slices.ContainsFunc(mta.programs, func(p string) bool { return m.Program(p) != "" })
-		file := slices.ContainsFunc(mta.files, m.exists)
+		file := slices.ContainsFunc(mta.files, m.Exists)
 		if program && file {
 			list = append(list, mta.name)
 		}

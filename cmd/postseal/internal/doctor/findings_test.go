@@ -77,8 +77,8 @@ func TestDaemonAndMachine(t *testing.T) {
 		{"strangers connect", func(b *bed) { b.status.ProtocolErrors = 7 }, doctor.Hint, "daemon", "7 requests", "journalctl"},
 
 		{"listener is gone", func(b *bed) { delete(b.hosts, "unix lmtp.sock") }, doctor.Error, "listeners", "delivery.listen unix:/var/spool/postfix/postseal/lmtp.sock does not answer: connection refused", "systemctl restart postseal"},
-		{"somebody else listens", func(b *bed) { b.hosts["unix map.sock"] = host{reply: "220 hello there\r\n"} }, doctor.Error, "listeners", "another program listens there", "systemctl restart"},
-		{"listener is not ours to try", func(b *bed) { b.hosts["unix map.sock"] = host{greeting: "EACCES"} }, doctor.Hint, "listeners", "cannot be tried as this user", "sudo"},
+		{"somebody else listens", func(b *bed) { b.hosts["unix map.sock"] = listener{reply: "220 hello there\r\n"} }, doctor.Error, "listeners", "another program listens there", "systemctl restart"},
+		{"listener is not ours to try", func(b *bed) { b.hosts["unix map.sock"] = listener{greeting: "EACCES"} }, doctor.Hint, "listeners", "cannot be tried as this user", "sudo"},
 
 		{"state missing", func(b *bed) {
 			b.conf("/var/lib/postseal", "/var/lib/none")
@@ -131,7 +131,7 @@ func TestResolverAndNetwork(t *testing.T) {
 		{"port 53 closed, no resolver", func(b *bed) { delete(b.hosts, "tcp 198.41.0.4:53"); b.dns.Down() }, doctor.Warning, "network", "port 53 (DNS) is closed to the outside: connection refused", "open port 53"},
 		{"no web", func(b *bed) { b.date = time.Time{} }, doctor.Warning, "network", "https does not reach the policy hosts of sts.example: connection refused", "curl -v https://mta-sts.sts.example/"},
 		{"port 25 closed", func(b *bed) { delete(b.hosts, "tcp 192.0.2.25:25") }, doctor.Warning, "network", "neither probes of MX hosts nor the delivery fallback can work", "ask your provider"},
-		{"a wall at port 25", func(b *bed) { b.hosts["tcp 192.0.2.25:25"] = host{greeting: "554 blocked\r\n"} }, doctor.Warning, "network", "greets with 554 blocked", "ask your provider"},
+		{"a wall at port 25", func(b *bed) { b.hosts["tcp 192.0.2.25:25"] = listener{greeting: "554 blocked\r\n"} }, doctor.Warning, "network", "greets with 554 blocked", "ask your provider"},
 
 		{"no policy found", func(b *bed) { b.explain["sts.example"] = &control.Explanation{Reason: "no record"} }, doctor.Warning, "answers", "finds no MTA-STS policy in mode enforce for sts.example", "postseal explain sts.example"},
 		{"no DANE found", func(b *bed) { b.explain["signed.example"] = &control.Explanation{Daemon: true} }, doctor.Warning, "answers", "the daemon finds no DANE at signed.example", "postseal explain signed.example"},
@@ -185,6 +185,7 @@ func TestPostfix(t *testing.T) {
 			b.set("smtp_tls_policy_maps", "")
 		}, doctor.Error, "postfix policy", "Postfix does not ask postseal", "socketmap:inet:127.0.0.1:8461:postfix-tlsrpt"},
 		{"an old Postfix", func(b *bed) { b.set("mail_version", "3.3.0") }, doctor.Error, "postfix policy", "does not know servername=", "upgrade"},
+		{"dialect too new for a snapshot", func(b *bed) { b.set("mail_version", "3.10-20240902") }, doctor.Error, "postfix policy", "this is 3.10-20240902", "map.sock:postfix'"},
 		{"dialect too new", func(b *bed) { b.set("mail_version", "3.7.11") }, doctor.Error, "postfix policy", "is for Postfix 3.10 and later, this is 3.7.11", "map.sock:postfix'"},
 		{"dialect too old", func(b *bed) { b.set("smtp_tls_policy_maps", "socketmap:unix:postseal/map.sock:QUERY") }, doctor.Warning, "postfix policy", "map QUERY is for Postfix before 3.10", "map.sock:postfix-tlsrpt'"},
 		{"no policy map", func(b *bed) { b.set("smtp_tls_policy_maps", "socketmap:unix:postseal/map.sock:sts") }, doctor.Error, "postfix policy", "map sts is no map of TLS policies", "postconf -e"},
@@ -326,8 +327,8 @@ func TestReports(t *testing.T) {
 	provoke(t, []row{
 		{"none are sent", func(b *bed) { b.conf("contact = \"tlsrpt@own.example\"\n", "") }, doctor.Hint, "reports", "no reports are sent", "reporting.contact"},
 		{"nobody takes them", func(b *bed) { delete(b.hosts, "tcp 127.0.0.1:25") }, doctor.Error, "reports", "does not take mail: connection refused", "systemctl status postfix"},
-		{"refused at once", func(b *bed) { b.hosts["tcp 127.0.0.1:25"] = host{greeting: "554 no\r\n"} }, doctor.Error, "reports", "it greets with 554 no", "reporting.submit"},
-		{"EHLO refused", func(b *bed) { b.hosts["tcp 127.0.0.1:25"] = host{"220 x\r\n", "550 who\r\n"} }, doctor.Error, "reports", "it says to EHLO 550 who", "reporting.submit"},
+		{"refused at once", func(b *bed) { b.hosts["tcp 127.0.0.1:25"] = listener{greeting: "554 no\r\n"} }, doctor.Error, "reports", "it greets with 554 no", "reporting.submit"},
+		{"EHLO refused", func(b *bed) { b.hosts["tcp 127.0.0.1:25"] = listener{"220 x\r\n", "550 who\r\n"} }, doctor.Error, "reports", "it says to EHLO 550 who", "reporting.submit"},
 		{"no sendmail", func(b *bed) { b.conf("[reporting]\n", "[reporting]\nsubmit = \"sendmail:/usr/lib/sendmail\"\n") }, doctor.Error, "reports", "is no program", "smtp://127.0.0.1:25"},
 		{"a sendmail", func(b *bed) {
 			b.conf("[reporting]\n", "[reporting]\nsubmit = \"sendmail:/usr/lib/sendmail\"\n")

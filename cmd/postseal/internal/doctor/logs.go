@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postseal/cmd/postseal/internal/config"
+	"postseal/cmd/postseal/internal/host"
 )
 
 // quiet is how old the last line of a log may be that is still written to.
@@ -39,7 +40,7 @@ func (e *env) readable(l config.MailLog) []Finding {
 	if l.Path == config.Journal {
 		return e.journal(account, known)
 	}
-	info, err := os.Stat(e.Machine.path(l.Path))
+	info, err := os.Stat(e.Machine.Path(l.Path))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return []Finding{failure("log "+l.Path+" does not exist: no session is counted", `apt-get install rsyslog; or path = "journal" in [[reporting.log]]`)}
@@ -65,8 +66,8 @@ func (e *env) journal(account Account, known bool) []Finding {
 	if e.Machine.Program("journalctl") == "" {
 		return []Finding{failure("the journal is followed with journalctl, which is not there: no session is counted", `path = "/var/log/mail.log" in [[reporting.log]]`)}
 	}
-	for _, dir := range []string{"/var/log/journal", "/run/log/journal"} {
-		if !e.Machine.exists(dir) {
+	for _, dir := range host.Journals() {
+		if !e.Machine.Exists(dir) {
 			continue
 		}
 		if !known {
@@ -75,7 +76,7 @@ func (e *env) journal(account Account, known bool) []Finding {
 		if denied, is := errors.AsType[*accessError](e.Machine.reach(account, dir, read)); is {
 			return []Finding{failure("the daemon cannot read the journal: "+denied.Error(), "usermod -aG systemd-journal "+account.Name+"; systemctl restart postseal")}
 		}
-		info, err := os.Stat(e.Machine.path(dir))
+		info, err := os.Stat(e.Machine.Path(dir))
 		if gid, good := groupOf(info); err == nil && good && account.UID != 0 && !containsID(account.GIDs, gid) {
 			return []Finding{failure("the daemon's user "+account.Name+" is not in the group of the journal: it sees no line of the mail server", "usermod -aG systemd-journal "+account.Name+"; systemctl restart postseal")}
 		}

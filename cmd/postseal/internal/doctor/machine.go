@@ -2,24 +2,21 @@ package doctor
 
 import (
 	"context"
-	"errors"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"postseal/cmd/postseal/internal/host"
 )
 
 // Machine is where the checks look. The zero value is this one.
 type Machine struct {
-	Root    string // files are looked at below it; "": /
-	Program func(name string) (path string)
-	Output  func(ctx context.Context, name string, args ...string) (string, error)
+	host.System
 	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	User    func(name string) (Account, error)
 	Synced  func() (bool, error) // whether the clock is disciplined
@@ -37,16 +34,7 @@ type Account struct {
 	GIDs []uint32
 }
 
-// maxFile bounds what is read of a file.
-const maxFile = 4 << 20
-
 func (m Machine) complete() Machine {
-	if m.Program == nil {
-		m.Program = program
-	}
-	if m.Output == nil {
-		m.Output = output
-	}
 	if m.Dial == nil {
 		m.Dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
 	}
@@ -63,55 +51,6 @@ func (m Machine) complete() Machine {
 		m.UID = os.Getuid()
 	}
 	return m
-}
-
-func (m *Machine) path(name string) string { return filepath.Join(m.Root, name) }
-
-func (m *Machine) exists(name string) bool {
-	_, err := os.Stat(m.path(name))
-	return err == nil
-}
-
-// read reads a file, at most the first maxFile bytes.
-func (m *Machine) read(name string) (string, error) {
-	f, err := os.Open(m.path(name))
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxFile))
-	return string(text), err
-}
-
-// program finds a program, also where an administrator's PATH does not lead.
-func program(name string) string {
-	if path, err := exec.LookPath(name); err == nil {
-		return path
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/local/sbin"} {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path
-		}
-	}
-	return ""
-}
-
-// output runs a program that only prints, without input and without our environment's
-// language.
-func output(ctx context.Context, name string, args ...string) (string, error) {
-	path := program(name)
-	if path == "" {
-		return "", errors.New("there is no program " + name)
-	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	cmd.WaitDelay = time.Second
-	out, err := cmd.Output()
-	if e, failed := errors.AsType[*exec.ExitError](err); failed {
-		line, _, _ := strings.Cut(strings.TrimSpace(string(e.Stderr)), "\n")
-		return string(out), errors.New(name + ": " + line)
-	}
-	return string(out[:min(len(out), maxFile)]), err
 }
 
 func account(name string) (Account, error) {
@@ -179,7 +118,7 @@ func (m *Machine) reach(a Account, path string, bits os.FileMode) error {
 	at := "/"
 	for _, part := range strings.Split(strings.TrimPrefix(filepath.Dir(path), "/"), "/") {
 		at = filepath.Join(at, part)
-		info, err := os.Stat(m.path(at))
+		info, err := os.Stat(m.Path(at))
 		if err != nil {
 			return err
 		}
@@ -187,7 +126,7 @@ func (m *Machine) reach(a Account, path string, bits os.FileMode) error {
 			return denied(a, at, "x", info)
 		}
 	}
-	info, err := os.Stat(m.path(path))
+	info, err := os.Stat(m.Path(path))
 	if err != nil {
 		return err
 	}
@@ -207,8 +146,8 @@ func denied(a Account, at, lacks string, info os.FileInfo) error {
 
 // same reports whether two paths lead to one file.
 func (m *Machine) same(a, b string) bool {
-	infoA, errA := os.Stat(m.path(a))
-	infoB, errB := os.Stat(m.path(b))
+	infoA, errA := os.Stat(m.Path(a))
+	infoB, errB := os.Stat(m.Path(b))
 	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 

@@ -36,7 +36,7 @@ func (e *env) web() WebClient {
 
 // dns asks the resolvers that the daemon asks.
 func (e *env) dns(trust dnssec.TrustAD) *dnssec.Client {
-	c := &dnssec.Client{Servers: e.Config.Resolvers(), ResolvConf: e.Machine.path("/etc/resolv.conf"), TrustAD: trust, Timeout: 5 * time.Second}
+	c := &dnssec.Client{Servers: e.Config.Resolvers(), ResolvConf: e.Machine.Path("/etc/resolv.conf"), TrustAD: trust, Timeout: 5 * time.Second}
 	if e.Machine.DNSWait > 0 {
 		c.TryTimeout, c.Timeout = e.Machine.DNSWait, 2*e.Machine.DNSWait
 	}

@@ -30,7 +30,7 @@ begin transports
 	}
 	b.conf("[milter]\nlisten = [\"unix:/var/spool/postfix/postseal/milter.sock\"]\n", "[exim]\nlisten = [\"tcp:127.0.0.1:8464\"]\n")
 	b.conf(`format = "postfix"`, `format = "exim"`)
-	b.hosts["tcp 127.0.0.1:8464"] = host{}
+	b.hosts["tcp 127.0.0.1:8464"] = listener{}
 	return b
 }
 
@@ -93,8 +93,8 @@ Xpostseal, S=inet:8462@127.0.0.1, F=T, T=C:10s;S:10s;R:30s;E:60s
 	b.conf("listen = [\"unix:/var/spool/postfix/postseal/map.sock\"]", "listen = [\"tcp:127.0.0.1:8461\"]")
 	b.conf("listen = [\"unix:/var/spool/postfix/postseal/milter.sock\"]", "listen = [\"tcp:127.0.0.1:8462\"]\nroute = \"recipient\"")
 	b.conf(`format = "postfix"`, `format = "sendmail"`)
-	b.hosts["tcp 127.0.0.1:8461"] = host{reply: "9:NOTFOUND ,"}
-	b.hosts["tcp 127.0.0.1:8462"] = host{}
+	b.hosts["tcp 127.0.0.1:8461"] = listener{reply: "9:NOTFOUND ,"}
+	b.hosts["tcp 127.0.0.1:8462"] = listener{}
 	return b
 }
 

@@ -4,17 +4,18 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"strconv"
+	"slices"
 	"strings"
 
 	"postseal/cmd/postseal/internal/config"
+	"postseal/cmd/postseal/internal/host/postconf"
 )
 
 // postfix is its configuration, as postconf(1) prints it with all defaults.
 type postfix struct {
 	settings map[string]string
 	services []service
-	version  [2]int
+	release  postconf.Release
 }
 
 // service is a line of master.cf (master(5)).
@@ -28,13 +29,8 @@ func readPostfix(ctx context.Context, m *Machine) (*postfix, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &postfix{settings: map[string]string{}}
-	for line := range strings.Lines(text) {
-		if name, value, found := strings.Cut(line, "="); found {
-			p.settings[strings.TrimSpace(name)] = strings.TrimSpace(value)
-		}
-	}
-	if _, err := fmt.Sscanf(p.get("mail_version"), "%d.%d", &p.version[0], &p.version[1]); err != nil {
+	p := &postfix{settings: postconf.Values(text)}
+	if p.release, err = postconf.ParseRelease(p.get("mail_version")); err != nil {
 		return nil, fmt.Errorf("postconf prints no mail_version that can be read, but %q", p.get("mail_version"))
 	}
 	text, err = m.Output(ctx, "postconf", "-M")
@@ -78,11 +74,6 @@ func parseMaster(text string) []service {
 
 func (p *postfix) get(name string) string { return p.settings[name] }
 
-// since reports whether the version is at least this one.
-func (p *postfix) since(major, minor int) bool {
-	return p.version[0] > major || p.version[0] == major && p.version[1] >= minor
-}
-
 func (p *postfix) service(name, kind string) *service {
 	for i := range p.services {
 		if s := &p.services[i]; s.name == name && s.kind == kind {
@@ -92,39 +83,11 @@ func (p *postfix) service(name, kind string) *service {
 	return nil
 }
 
-// chrooted reports whether any service of this program is. "-" is the default: no, but
-// yes below compatibility_level 1 (master(5)).
+// chrooted reports whether any service of this program is.
 func (p *postfix) chrooted(command string) bool {
-	level, err := strconv.ParseFloat(p.get("compatibility_level"), 64)
-	for _, s := range p.services {
-		if s.command == command && (s.chroot == "y" || s.chroot == "-" && err == nil && level < 1) {
-			return true
-		}
-	}
-	return false
-}
-
-// list splits a setting at commas and blanks, but not inside braces.
-func list(value string) []string {
-	var items []string
-	depth, start := 0, -1
-	for i, r := range value + " " {
-		switch {
-		case r == '{':
-			depth++
-		case r == '}':
-			depth--
-		}
-		gap := depth == 0 && (r == ',' || r == ' ' || r == '\t')
-		switch {
-		case gap && start >= 0:
-			items = append(items, value[start:i])
-			start = -1
-		case !gap && start < 0:
-			start = i
-		}
-	}
-	return items
+	return slices.ContainsFunc(p.services, func(s service) bool {
+		return s.command == command && postconf.Chrooted(s.chroot, p.get("compatibility_level"))
+	})
 }
 
 // place is a socket as Postfix writes it: "unix:path", relative to the queue directory,
@@ -205,7 +168,7 @@ func (e *env) postfixAuthorities() []Finding {
 	switch {
 	case file != "":
 		return e.store("smtp_tls_CAfile "+file, file, set)
-	case dir != "" && p.chrooted("smtp") && !e.Machine.exists(path.Join(p.get("queue_directory"), dir)):
+	case dir != "" && p.chrooted("smtp") && !e.Machine.Exists(path.Join(p.get("queue_directory"), dir)):
 		return []Finding{failure("smtp(8) is chrooted and does not find smtp_tls_CApath "+dir+": mail to domains with MTA-STS waits", set)}
 	case dir != "":
 		return e.folder("smtp_tls_CApath "+dir, dir, set)

@@ -5,14 +5,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"postseal/cmd/postseal/internal/host/postconf"
 )
 
 // milters are the places that a setting names, with default_action where it has one.
 func (p *postfix) milters(setting string) (places []place, actions []string) {
-	for _, item := range list(p.get(setting)) {
+	for _, item := range postconf.List(p.get(setting)) {
 		action := p.get("milter_default_action")
 		if inner, braced := strings.CutPrefix(item, "{"); braced {
-			words := list(strings.TrimSuffix(inner, "}"))
+			words := postconf.List(strings.TrimSuffix(inner, "}"))
 			for _, w := range words {
 				if a, is := strings.CutPrefix(w, "default_action="); is {
 					action = a

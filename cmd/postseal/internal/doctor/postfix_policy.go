@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"postseal/cmd/postseal/internal/host/postconf"
 )
 
 // socketmap is one "socketmap:place:name" of a list of maps (socketmap_table(5)).
@@ -19,19 +21,14 @@ type socketmap struct {
 func (p *postfix) socketmaps(setting string) []socketmap {
 	var all []socketmap
 	var before []string
-	for _, item := range list(p.get(setting)) {
-		text, proxy := strings.CutPrefix(item, "proxy:")
-		text, is := strings.CutPrefix(text, "socketmap:")
-		cut := strings.LastIndexByte(text, ':')
-		at, good := place{}, false
-		if is && cut > 0 {
-			at, good = p.place(text[:cut])
-		}
-		if !good {
+	for _, item := range postconf.List(p.get(setting)) {
+		m, is := postconf.ParseSocketmap(item)
+		at, good := p.place(m.Kind + ":" + m.Address)
+		if !is || !good {
 			before = append(before, item)
 			continue
 		}
-		all = append(all, socketmap{at, text[cut+1:], proxy, slices.Clone(before)})
+		all = append(all, socketmap{at, m.Name, m.Proxied, slices.Clone(before)})
 	}
 	return all
 }
@@ -48,7 +45,7 @@ func (e *env) suggestMap(name string) string {
 // dialect is the map for this version: an attribute that a Postfix does not know makes
 // it defer all mail to the domain, and only 3.10 can check the names of MX hosts.
 func (p *postfix) dialect() string {
-	if p.since(3, 10) {
+	if p.release.Has(postconf.Patterns) {
 		return "postfix-tlsrpt"
 	}
 	return "postfix"
@@ -89,16 +86,15 @@ func checkPostfixPolicy(_ context.Context, e *env) []Finding {
 
 func (e *env) dialectOf(m socketmap, set string) []Finding {
 	p := e.postfix
-	name := strings.ToLower(m.name)
-	old := name == "postfix" || name == "query"
-	switch recent := name == "postfix-tlsrpt" || name == "querywithtlsrpt"; {
-	case !p.since(3, 4):
+	recent, known := postconf.Dialect(m.name)
+	switch {
+	case !p.release.Has(postconf.Oldest):
 		return []Finding{failure("Postfix "+p.get("mail_version")+" does not know servername=, which every policy has: such mail waits; 3.4 is the first that does", "upgrade Postfix")}
-	case recent && !p.since(3, 10):
+	case recent && !p.release.Has(postconf.Patterns):
 		return []Finding{failure(fmt.Sprintf("map %s is for Postfix 3.10 and later, this is %s: mail to domains with MTA-STS waits", m.name, p.get("mail_version")), set)}
-	case old && p.since(3, 10):
+	case known && !recent && p.release.Has(postconf.Patterns):
 		return []Finding{warning(fmt.Sprintf("map %s is for Postfix before 3.10: this one, %s, could check the names of MX hosts, too (RFC 8461 §4.1)", m.name, p.get("mail_version")), set)}
-	case !old && !recent:
+	case !known:
 		return []Finding{failure("map "+m.name+" is no map of TLS policies", set)}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"postseal/cmd/postseal/internal/config"
+	"postseal/cmd/postseal/internal/host/postconf"
 )
 
 // checkPostfixTLSRPT looks at where sessions become known: datagrams of libtlsrpt, from
@@ -28,7 +29,7 @@ func checkPostfixTLSRPT(_ context.Context, e *env) []Finding {
 		return nil
 	case ours == "":
 		return []Finding{hint("smtp_tlsrpt_enable is yes, but reporting.tlsrpt_socket is not set: its datagrams go elsewhere, or nowhere", "nothing, if another program collects them; else: postconf -e 'smtp_tlsrpt_enable = no'; postfix reload")}
-	case !p.since(3, 10):
+	case !p.release.Has(postconf.Patterns):
 		return []Finding{failure("reporting.tlsrpt_socket is set, but Postfix "+p.get("mail_version")+" has no TLSRPT, 3.10 is the first: no session is counted", off)}
 	case !enabled:
 		return []Finding{failure("reporting.tlsrpt_socket is set, but smtp_tlsrpt_enable is no: no session is counted", on)}
@@ -60,13 +61,13 @@ func checkPostfixTLSRPT(_ context.Context, e *env) []Finding {
 func (e *env) linked() (linked, known bool) {
 	p := e.postfix
 	files := []string{path.Join(p.get("daemon_directory"), "smtp")}
-	if libraries, err := filepath.Glob(e.Machine.path(path.Join(p.get("shlib_directory"), "libpostfix-*"))); err == nil {
+	if libraries, err := filepath.Glob(e.Machine.Path(path.Join(p.get("shlib_directory"), "libpostfix-*"))); err == nil {
 		for _, l := range libraries {
 			files = append(files, strings.TrimPrefix(l, strings.TrimSuffix(e.Machine.Root, "/")))
 		}
 	}
 	for _, file := range files {
-		f, err := elf.Open(e.Machine.path(file))
+		f, err := elf.Open(e.Machine.Path(file))
 		if err != nil {
 			continue
 		}
@@ -86,11 +87,11 @@ func (e *env) linked() (linked, known bool) {
 // queue: Postfix does not wait, so what does not fit is lost (unix(7)).
 func (e *env) queue() []Finding {
 	const file, enough = "/proc/sys/net/unix/max_dgram_qlen", 64
-	text, err := e.Machine.read(file)
+	text, err := e.Machine.Read(file)
 	if err != nil {
 		return nil
 	}
-	if n, err := strconv.Atoi(strings.TrimSpace(text)); err == nil && n < enough {
+	if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && n < enough {
 		return []Finding{warning(fmt.Sprintf("net.unix.max_dgram_qlen is %d: of a burst of sessions some are lost", n), "echo net.unix.max_dgram_qlen=512 > /etc/sysctl.d/postseal.conf; sysctl --system; systemctl restart postseal")}
 	}
 	return nil

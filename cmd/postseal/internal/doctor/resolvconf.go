@@ -4,40 +4,13 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"net/netip"
+	"net"
 	"path"
 	"slices"
 	"strings"
+
+	"postseal/cmd/postseal/internal/host"
 )
-
-// resolvConf is what a mail server's C library reads (resolv.conf(5)).
-type resolvConf struct {
-	servers []netip.Addr
-	options []string
-}
-
-func (e *env) readResolvConf(file string) (resolvConf, error) {
-	var c resolvConf
-	text, err := e.Machine.read(file)
-	if err != nil {
-		return c, err
-	}
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 {
-			continue
-		}
-		switch fields[0] {
-		case "nameserver":
-			if a, err := netip.ParseAddr(fields[1]); err == nil {
-				c.servers = append(c.servers, a)
-			}
-		case "options":
-			c.options = append(c.options, fields[1:]...)
-		}
-	}
-	return c, nil
-}
 
 // checkResolvConf: a mail server that does DANE itself asks the resolver of
 // resolv.conf. glibc from 2.31 on clears AD unless "trust-ad" stands there: then Exim
@@ -46,8 +19,8 @@ func checkResolvConf(_ context.Context, e *env) []Finding {
 	if !e.Config.Host.DANE || e.postfix == nil && e.exim == nil {
 		return nil
 	}
-	const main = "/etc/resolv.conf"
-	conf, err := e.readResolvConf(main)
+	const main = host.ResolvConfFile
+	conf, err := e.Machine.ReadResolvConf(main)
 	if err != nil {
 		return []Finding{failure(main+" cannot be read: "+reason(err), `echo "nameserver 127.0.0.1" > /etc/resolv.conf`)}
 	}
@@ -62,8 +35,8 @@ func checkResolvConf(_ context.Context, e *env) []Finding {
 	return found
 }
 
-func (e *env) trusting(file string, conf resolvConf) []Finding {
-	if slices.Contains(conf.options, "trust-ad") {
+func (e *env) trusting(file string, conf host.ResolvConf) []Finding {
+	if conf.TrustAD {
 		return nil
 	}
 	return []Finding{failure(file+` lacks "options edns0 trust-ad": the C library hides from the mail server what was validated, and DANE is off without a word`,
@@ -71,17 +44,17 @@ func (e *env) trusting(file string, conf resolvConf) []Finding {
 }
 
 // sameResolver: what the daemon calls secure the mail server must be able to verify.
-func (e *env) sameResolver(conf resolvConf) []Finding {
+func (e *env) sameResolver(conf host.ResolvConf) []Finding {
 	var found []Finding
-	for _, s := range conf.servers {
-		if !loopback(netip.AddrPortFrom(s, 53).String()) && e.Config.DNS.TrustAD != "always" {
-			found = append(found, warning("the mail server asks "+s.String()+", which is not on this machine: anybody on the way can forge what DANE rests on", installResolver))
+	for _, s := range conf.Servers {
+		if !host.OnMachine(s) && e.Config.DNS.TrustAD != "always" {
+			found = append(found, warning("the mail server asks "+s+", which is not on this machine: anybody on the way can forge what DANE rests on", installResolver))
 		}
 	}
 	if own := e.Config.Resolvers(); len(own) > 0 {
-		for _, s := range conf.servers {
-			if !slices.Contains(own, netip.AddrPortFrom(s, 53).String()) {
-				found = append(found, hint("the mail server asks "+s.String()+", postseal asks "+strings.Join(own, ", ")+" (dns.servers)", "the same resolver in /etc/resolv.conf and in dns.servers"))
+		for _, s := range conf.Servers {
+			if !slices.Contains(own, net.JoinHostPort(s, "53")) {
+				found = append(found, hint("the mail server asks "+s+", postseal asks "+strings.Join(own, ", ")+" (dns.Servers)", "the same resolver in /etc/resolv.conf and in dns.Servers"))
 				break
 			}
 		}
@@ -89,18 +62,18 @@ func (e *env) sameResolver(conf resolvConf) []Finding {
 	return found
 }
 
-func (e *env) chrootCopy(main string, conf resolvConf) []Finding {
+func (e *env) chrootCopy(main string, conf host.ResolvConf) []Finding {
 	file := path.Join(e.postfix.get("queue_directory"), main)
 	cp := "cp " + main + " " + file + "; postfix reload"
-	inside, err := e.readResolvConf(file)
+	inside, err := e.Machine.ReadResolvConf(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return []Finding{failure("smtp(8) is chrooted, and there is no "+file+": it asks 127.0.0.1 and trusts nothing", "mkdir -p "+path.Dir(file)+"; "+cp)}
 	case err != nil:
 		return []Finding{hint(file+" cannot be read: "+reason(err), "sudo postseal doctor")}
-	case !slices.Equal(inside.servers, conf.servers):
+	case !slices.Equal(inside.Servers, conf.Servers):
 		return []Finding{failure("smtp(8) is chrooted, and "+file+" names other resolvers than "+main, cp)}
-	case !slices.Contains(inside.options, "trust-ad") && slices.Contains(conf.options, "trust-ad"):
+	case !inside.TrustAD && conf.TrustAD:
 		return []Finding{failure("smtp(8) is chrooted, and "+file+` lacks "options trust-ad", which `+main+" has: DANE is off without a word", cp)}
 	}
 	return nil

@@ -3,11 +3,12 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"net/netip"
+	"net"
 	"slices"
 	"strings"
 	"sync"
 
+	"postseal/cmd/postseal/internal/host"
 	"postseal/policy/dnssec"
 )
 
@@ -42,22 +43,21 @@ func (e *env) resolvers() []string {
 	if list := e.Config.Resolvers(); len(list) > 0 {
 		return list
 	}
-	conf, err := e.readResolvConf("/etc/resolv.conf")
-	if err != nil || len(conf.servers) == 0 {
-		return []string{"127.0.0.1:53"} // resolv.conf(5)
+	conf, err := e.Machine.ReadResolvConf(host.ResolvConfFile)
+	if err != nil {
+		conf = host.ResolvConf{} // one on this machine is asked then
 	}
 	var list []string
-	for _, s := range conf.servers {
-		list = append(list, netip.AddrPortFrom(s, 53).String())
+	for _, s := range conf.Asked() {
+		list = append(list, net.JoinHostPort(s, "53"))
 	}
 	return list
 }
 
-// loopback is what dns.trust_ad = "auto" believes: 127.0.0.11 is a container's
-// forwarder, not a resolver on this machine.
+// loopback is what dns.trust_ad = "auto" believes.
 func loopback(server string) bool {
-	a, err := netip.ParseAddrPort(server)
-	return err == nil && a.Addr().IsLoopback() && a.Addr() != netip.AddrFrom4([4]byte{127, 0, 0, 11})
+	address, _, err := net.SplitHostPort(server)
+	return err == nil && host.OnMachine(address)
 }
 
 // tried is what a resolver did with one name.

@@ -19,12 +19,12 @@ type sendmail struct {
 }
 
 func readSendmail(ctx context.Context, m *Machine) (*sendmail, error) {
-	text, err := m.read("/etc/mail/sendmail.cf")
+	text, err := m.Read("/etc/mail/sendmail.cf")
 	if err != nil {
 		return nil, err
 	}
 	s := &sendmail{options: map[string]string{}, maps: map[string]string{}, milters: map[string]string{}}
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(string(text)) {
 		line = strings.TrimRight(line, " \t\n")
 		if len(line) < 2 {
 			continue

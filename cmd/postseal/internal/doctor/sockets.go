@@ -90,7 +90,7 @@ func (e *env) reaches(mta string, account Account, key, at string) Finding {
 		return failure(fmt.Sprintf("%s cannot connect to %s %s: %s", mta, key, at, denied), fmt.Sprintf(`%s.group = "%s" and %s.mode = "0660"; systemctl restart postseal`, table, groupName(account), table))
 	case isDenied:
 		return failure(fmt.Sprintf("%s cannot connect to %s %s: %s", mta, key, at, denied), fmt.Sprintf("chgrp %s %s; chmod g+x %s", groupName(account), denied.at, denied.at))
-	case errors.Is(err, fs.ErrNotExist) && !e.Machine.exists(path.Dir(at)):
+	case errors.Is(err, fs.ErrNotExist) && !e.Machine.Exists(path.Dir(at)):
 		return failure(fmt.Sprintf("the folder of %s %s does not exist", key, at), fmt.Sprintf("install -d -o postseal -g %s -m 0750 %s; systemctl restart postseal", groupName(account), path.Dir(at)))
 	case errors.Is(err, fs.ErrNotExist) && e.statusErr != nil:
 		return hint(fmt.Sprintf("%s %s is not there, and no daemon answers", key, at), "systemctl start postseal")
@@ -120,7 +120,7 @@ func (e *env) daemonAccount() (Account, bool) {
 			return a, true
 		}
 	}
-	info, err := os.Stat(e.Machine.path(e.Config.StateDir))
+	info, err := os.Stat(e.Machine.Path(e.Config.StateDir))
 	if err != nil {
 		return Account{}, false
 	}
@@ -135,13 +135,13 @@ func (e *env) daemonAccount() (Account, bool) {
 // processAccount reads proc(5): a service manager may have given groups that the
 // database of users has not.
 func (e *env) processAccount(pid int) (Account, error) {
-	text, err := e.Machine.read(fmt.Sprintf("/proc/%d/status", pid))
+	text, err := e.Machine.Read(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return Account{}, err
 	}
 	a := Account{Name: fmt.Sprintf("of process %d", pid)}
 	known := false
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(string(text)) {
 		name, rest, _ := strings.Cut(line, ":")
 		var ids []uint32
 		for _, f := range strings.Fields(rest) {

@@ -24,7 +24,7 @@ const (
 // checkState looks at the folder of the databases.
 func checkState(_ context.Context, e *env) []Finding {
 	dir := e.Config.StateDir
-	info, err := os.Stat(e.Machine.path(dir))
+	info, err := os.Stat(e.Machine.Path(dir))
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && e.statusErr != nil:
 		return []Finding{hint("state_dir "+dir+" does not exist yet", "nothing: the daemon makes it when it starts")}
@@ -41,7 +41,7 @@ func checkState(_ context.Context, e *env) []Finding {
 	}
 	found = append(found, e.owners(info)...)
 	found = append(found, e.held()...)
-	found = append(found, space(e.Machine.path(dir), dir)...)
+	found = append(found, space(e.Machine.Path(dir), dir)...)
 	if len(found) == 0 {
 		found = append(found, ok("state_dir "+dir+" is in order"))
 	}
@@ -52,16 +52,16 @@ func checkState(_ context.Context, e *env) []Finding {
 // with another configuration, and a second one cannot start beside it. /proc/locks
 // (proc(5)) has a line "N: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END".
 func (e *env) held() []Finding {
-	info, err := os.Stat(e.Machine.path(e.Config.Policies()))
+	info, err := os.Stat(e.Machine.Path(e.Config.Policies()))
 	if err != nil || !errors.Is(e.statusErr, control.ErrNoDaemon) || errors.Is(e.statusErr, fs.ErrPermission) {
 		return nil
 	}
-	text, err := e.Machine.read("/proc/locks")
+	text, err := e.Machine.Read("/proc/locks")
 	stat, known := info.Sys().(*syscall.Stat_t)
 	if err != nil || !known {
 		return nil
 	}
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
 		if len(fields) >= 6 && fields[1] == "FLOCK" && strings.HasSuffix(fields[5], fmt.Sprintf(":%d", stat.Ino)) {
 			return []Finding{failure(fmt.Sprintf("no daemon answers, but process %s keeps %s locked: another postseal works on this state, with another configuration", fields[4], e.Config.Policies()),
@@ -80,7 +80,7 @@ func (e *env) owners(dir fs.FileInfo) []Finding {
 	var found []Finding
 	c := e.Config
 	for _, path := range []string{c.Policies(), c.Ledger(), c.Sessions(), c.Overrides()} {
-		info, err := os.Stat(e.Machine.path(path))
+		info, err := os.Stat(e.Machine.Path(path))
 		if err != nil {
 			continue // it may not be there
 		}

@@ -42,8 +42,9 @@ type System struct {
 	Run func(ctx context.Context, argv ...string) (string, error)
 }
 
-// Path is where a file of the system is for us. It follows no link.
-func (s *System) Path(name string) string { return filepath.Join("/", s.Root, name) }
+// Path is where a file of the system is for us. It follows no link; a relative path stays
+// one, if this machine is looked at.
+func (s *System) Path(name string) string { return filepath.Join(s.Root, name) }
 
 // followed is where the file behind a symbolic link is for us: its target is within the
 // root, too.

@@ -34,6 +34,16 @@ func rooted(t *testing.T, files map[string]string) *host.System {
 	return s
 }
 
+func TestPath(t *testing.T) {
+	for _, c := range []struct{ root, name, want string }{
+		{"", "/etc/hosts", "/etc/hosts"}, {"", "state", "state"}, {"/jail", "/etc/hosts", "/jail/etc/hosts"}, {"/jail", "state", "/jail/state"},
+	} {
+		if got := (&host.System{Root: c.root}).Path(c.name); got != c.want {
+			t.Errorf("%q in %q: got %s, want %s", c.name, c.root, got, c.want)
+		}
+	}
+}
+
 // TestRead follows links within the root, not out of it.
 func TestRead(t *testing.T) {
 	s := rooted(t, map[string]string{
