@@ -26,9 +26,9 @@ const (
 )
 
 // DANE says whether the mail server itself can do DANE with the resolvers that its C
-// library uses, and has the plan say why not. libc says whether it asks through that
-// library.
-func (p *Plan) DANE(ctx context.Context, s *host.System, o Options, libc bool) (bool, error) {
+// library uses, and has the plan say why not. They are tested with the names of the
+// daemon. libc says whether the mail server asks through that library.
+func (p *Plan) DANE(ctx context.Context, s *host.System, daemon *config.Config, o Options, libc bool) (bool, error) {
 	switch o.DANE {
 	case DANEYes:
 		p.Saw("DANE by the mail server itself, as demanded")
@@ -42,7 +42,7 @@ func (p *Plan) DANE(ctx context.Context, s *host.System, o Options, libc bool) (
 		return false, err
 	}
 	servers := conf.Asked()
-	ok, why := o.trusted(ctx, servers, conf.TrustAD || !libc || runtime.GOOS != "linux")
+	ok, why := o.trusted(ctx, daemon, servers, conf.TrustAD || !libc || runtime.GOOS != "linux")
 	if ok {
 		p.Saw("resolver %s: validates, and its word may be taken", strings.Join(servers, ", "))
 		return true, nil
@@ -52,7 +52,7 @@ func (p *Plan) DANE(ctx context.Context, s *host.System, o Options, libc bool) (
 }
 
 // trusted says whether the AD bit of the servers means something to who asks them.
-func (o *Options) trusted(ctx context.Context, servers []string, passedOn bool) (bool, string) {
+func (o *Options) trusted(ctx context.Context, daemon *config.Config, servers []string, passedOn bool) (bool, string) {
 	for _, server := range servers {
 		if !host.OnMachine(server) {
 			return false, server + " is not on this machine, and whoever is on the path could forge its answers; run a validating resolver here, such as unbound"
@@ -64,14 +64,23 @@ func (o *Options) trusted(ctx context.Context, servers []string, passedOn bool) 
 	if o.Validates != nil {
 		return o.Validates(ctx, servers)
 	}
-	return validates(ctx, servers)
+	return validates(ctx, testNames(daemon), servers)
 }
 
-// validates makes the self-test of the daemon, with its default names.
-func validates(ctx context.Context, servers []string) (bool, string) {
+// testNames are those of the daemon's self-test, or the usual ones where it makes none:
+// a site whose resolvers know other names only gets the same verdict from both.
+func testNames(daemon *config.Config) dnssec.SelfTest {
+	if daemon.DNS.SelfTest {
+		return daemon.SelfTest()
+	}
+	return config.Default().SelfTest()
+}
+
+// validates makes the self-test of the daemon.
+func validates(ctx context.Context, names dnssec.SelfTest, servers []string) (bool, string) {
 	ctx, cancel := context.WithTimeout(ctx, maxSelfTest)
 	defer cancel()
-	client := &dnssec.Client{SelfTest: config.Default().SelfTest()}
+	client := &dnssec.Client{SelfTest: names}
 	for _, server := range servers {
 		client.Servers = append(client.Servers, net.JoinHostPort(server, "53"))
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"postseal/cmd/postseal/internal/config"
 	"postseal/cmd/postseal/internal/setup"
 	"postseal/cmd/postseal/internal/setup/setuptest"
 )
@@ -41,7 +42,7 @@ func TestDANE(t *testing.T) {
 			}
 			o := setup.Options{DANE: c.choice, Validates: func(context.Context, []string) (bool, string) { return c.validates, "bogus is answered" }}
 			var p setup.Plan
-			dane, err := p.DANE(t.Context(), m.System, o, !c.asksItself)
+			dane, err := p.DANE(t.Context(), m.System, config.Default(), o, !c.asksItself)
 			if err != nil || dane != c.dane {
 				t.Errorf("got %v, %v; want %v", dane, err, c.dane)
 			}

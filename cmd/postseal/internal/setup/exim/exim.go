@@ -119,7 +119,7 @@ func (e *planner) look(ctx context.Context) (dane bool, err error) {
 		e.Saw("built without DANE: postseal does it (host.dane = false)")
 		return false, nil
 	}
-	return e.DANE(ctx, e.System, e.options, true)
+	return e.DANE(ctx, e.System, e.daemon.Config, e.options, true)
 }
 
 // ask runs Exim, which Debian calls exim4.

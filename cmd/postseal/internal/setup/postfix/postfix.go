@@ -67,7 +67,7 @@ func Plan(ctx context.Context, s *host.System, o Options) (*setup.Plan, error) {
 	if err := p.look(ctx); err != nil {
 		return nil, err
 	}
-	dane, err := p.DANE(ctx, s, o.Options, true)
+	dane, err := p.DANE(ctx, s, p.daemon.Config, o.Options, true)
 	if err != nil {
 		return nil, err
 	}

@@ -103,7 +103,7 @@ func (m *planner) look(ctx context.Context) (dane bool, err error) {
 		return false, nil
 	}
 	// Sendmail asks the resolver itself and reads AD, with trust-ad or without.
-	return m.DANE(ctx, m.System, m.options, false)
+	return m.DANE(ctx, m.System, m.daemon.Config, m.options, false)
 }
 
 // needs is what the daemon must do.
