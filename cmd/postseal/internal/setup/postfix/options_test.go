@@ -98,6 +98,9 @@ func TestSessions(t *testing.T) {
 			if _, got, _ := strings.Cut(toml, "[[reporting.log]]\n"); got != c.log {
 				t.Errorf("got %q, want %q", got, c.log)
 			}
+			if !strings.Contains(toml, `delivery.hostname = "mail.example.org"`) {
+				t.Errorf("probes do not greet by the name of Postfix: %s", toml)
+			}
 			if got := valueOf(p, "smtp_tlsrpt_enable") == "yes" && strings.Contains(toml, "reporting.tlsrpt_socket"); got != c.datagrams {
 				t.Errorf("datagrams: %v", got)
 			}
@@ -109,7 +112,7 @@ func TestSessions(t *testing.T) {
 func TestOtherLog(t *testing.T) {
 	m := newMachine(t, "bookworm")
 	m.Write("/var/log/mail.log", "")
-	m.Write(setuptest.TOML, "[[reporting.log]]\npath = \"journal\"\nformat = \"postfix\"\n")
+	m.Write(setuptest.TOML, "[delivery]\nhostname = \"mx.example.org\"\n[[reporting.log]]\npath = \"journal\"\nformat = \"postfix\"\n")
 	o := onlyMaps
 	o.TLSRPT = true
 	p, err := m.plan(t, o)

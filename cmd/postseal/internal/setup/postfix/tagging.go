@@ -94,6 +94,10 @@ func (p *planner) sessions() error {
 	if !p.options.TLSRPT {
 		return nil
 	}
+	// Else the daemon greets by the machine's name, which often has no domain.
+	if name := p.greeting(); p.daemon.Config.Delivery.Hostname == "" && strings.Contains(name, ".") {
+		p.daemon.Need(sidecar.Key{Table: "delivery", Name: "hostname", Value: name, Why: "the name to greet MX hosts with, where domains in mode testing are probed"})
+	}
 	l := config.MailLog{Format: "postfix", Path: p.expanded["maillog_file"]}
 	if l.Path == "" {
 		l.Path = sidecar.FindLog(p.System, "/var/log/mail.log", "/var/log/maillog")
