@@ -35,6 +35,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.work, "work", "", "`folder` with the chroots")
 	flag.StringVar(&o.postseal, "postseal", "", "the daemon's `binary`")
+	flag.StringVar(&o.pkg, "package", "", "the Debian `package`")
 	flag.StringVar(&o.contrib, "contrib", "", "`folder` with the configurations that administrators include")
 	flag.IntVar(&o.kills, "kills", 20, "how often the daemon is killed in the story of that name")
 	flag.BoolVar(&o.keep, "keep", false, "when done, keep everything running until interrupted")
@@ -57,6 +58,7 @@ func main() {
 type options struct {
 	work     string
 	postseal string
+	pkg      string
 	contrib  string
 	kills    int
 	suites   []string

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -43,7 +44,7 @@ func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
 	if err := o.daemon.start(ctx); err != nil {
 		return nil, err
 	}
-	if err := syslog(filepath.Join(o.root, "dev/log"), o.mainlog); err != nil {
+	if _, err := syslog(filepath.Join(o.root, "dev/log"), "sendmail", o.mainlog); err != nil {
 		return nil, err
 	}
 	err = o.write(map[string]string{
@@ -100,22 +101,22 @@ func sendmailConfig(domain, own string) string {
 		"include(`/usr/share/postseal/sendmail/postseal_rules.m4')dnl\n"
 }
 
-// syslog writes what comes to a log socket into a file, as long as the process
-// lives.
-func syslog(socket, path string) error {
+// syslog writes what comes to a log socket into a file, as long as the process lives or
+// until it is closed.
+func syslog(socket, host, path string) (io.Closer, error) {
 	if err := os.RemoveAll(socket); err != nil {
-		return err
+		return nil, err
 	}
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.Chmod(socket, 0o666); err != nil {
-		return err
+		return nil, err
 	}
 	const stamp = len("Nov 28 05:00:00 ")
 	if err := os.WriteFile(path, nil, 0o644); err != nil {
-		return err
+		return nil, err
 	}
 	go func() {
 		line := make([]byte, 8<<10) // Sendmail's are shorter
@@ -126,7 +127,7 @@ func syslog(socket, path string) error {
 			}
 			_, text, _ := strings.Cut(string(line[:n]), ">") // of the priority
 			if len(text) > stamp {
-				text = text[:stamp] + "sendmail " + text[stamp:] // the host's name, as every syslog daemon does
+				text = text[:stamp] + host + " " + text[stamp:] // as every syslog daemon does
 			}
 			file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644) // anew: it may be renamed at any time
 			if err != nil {
@@ -136,7 +137,7 @@ func syslog(socket, path string) error {
 			file.Close()
 		}
 	}()
-	return nil
+	return conn, nil
 }
 
 var (

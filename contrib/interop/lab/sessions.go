@@ -51,11 +51,16 @@ func (c counted) String() string {
 
 // sessions asks the daemon for all that it has counted, on whatever days.
 func (d *daemon) sessions(ctx context.Context) (counts, error) {
+	return sessionsBy(func(args ...string) (string, error) { return d.command(ctx, args...) })
+}
+
+// sessionsBy is sessions, by a function that runs the program.
+func sessionsBy(postseal func(args ...string) (string, error)) (counts, error) {
 	all := counts{}
 	now := time.Now().UTC()
 	days := map[string]bool{now.Format(time.DateOnly): true, now.Add(-time.Hour).Format(time.DateOnly): true}
 	for day := range days {
-		text, err := d.command(ctx, "sessions", "--json", "--day", day)
+		text, err := postseal("sessions", "--json", "--day", day)
 		if err != nil {
 			return nil, err
 		}

@@ -44,6 +44,9 @@ var stories = []story{
 	{"exim", (*lab).exim},
 	{"sessions-exim", (*lab).sessionsExim},
 	{"sessions-sendmail", (*lab).sessionsSendmail},
+	{"fresh-postfix", (*lab).freshPostfix},
+	{"fresh-exim", (*lab).freshExim},
+	{"fresh-sendmail", (*lab).freshSendmail},
 }
 
 func (l *lab) runStories(ctx context.Context) {
