@@ -37,16 +37,13 @@ Exit code, as monitors have it: 0 if nothing or only hints were found, 1 for war
 		Flags: []cli.Flag{
 			jsonFlag(),
 			&cli.StringSliceFlag{Name: "mta", Usage: "look at `NAME`: postfix, exim or sendmail; again for more (default: those that are found)"},
-			&cli.StringSliceFlag{Name: "sts-domain", Usage: "a `DOMAIN` that has an MTA-STS policy in mode enforce; again for more (default: gmail.com)"},
+			&cli.StringSliceFlag{Name: "sts-domain", Usage: "a `DOMAIN` that has an MTA-STS policy in mode enforce; again for more (default: " + doctor.DefaultSTSDomain + ")"},
 			&cli.StringSliceFlag{Name: "dane-domain", Usage: "a `DOMAIN` whose MX hosts have TLSA records; again for more (default: dns.self_test_signed)"},
 		},
 		HideHelpCommand: true,
 		Action:          runDoctor,
 	}
 }
-
-// defaultSTSDomain has had a policy in mode enforce since 2019.
-const defaultSTSDomain = "gmail.com"
 
 func runDoctor(c *cli.Context) error {
 	if err := none(c); err != nil {
@@ -77,9 +74,6 @@ func runDoctor(c *cli.Context) error {
 		Explain: func(ctx context.Context, domain string) (*control.Explanation, error) {
 			return explainBriefly(ctx, client, cfg, domain)
 		},
-	}
-	if len(o.STSDomains) == 0 {
-		o.STSDomains = []string{defaultSTSDomain}
 	}
 	if len(o.DANEDomains) == 0 && cfg.DNS.SelfTest {
 		o.DANEDomains, o.OneDANE = cfg.DNS.SelfTestSigned, true

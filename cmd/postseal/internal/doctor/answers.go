@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"postseal/cmd/postseal/internal/config"
 	"postseal/cmd/postseal/internal/control"
 )
 
@@ -29,6 +30,10 @@ func checkAnswers(ctx context.Context, e *env) []Finding {
 	for i, q := range all {
 		g.Go(func() {
 			x, err := e.Explain(ctx, q.domain)
+			if (err != nil || x.STS == nil) && e.absent(ctx, q.domain) {
+				found[i] = hint("there is no "+q.domain+", says the resolver: no domain with an MTA-STS policy was tried", nameSTSDomain)
+				return
+			}
 			if err != nil {
 				found[i] = warning("what is required of "+q.domain+" could not be found out: "+reason(err), "postseal explain "+q.domain)
 				return
@@ -66,13 +71,21 @@ func judgeSTS(_ *env, domain string, x *control.Explanation) Finding {
 	return warning(fmt.Sprintf("%s finds no MTA-STS policy in mode enforce for %s, which has one: %s", who(x), domain, x.Reason), do)
 }
 
-func judgeDANE(_ *env, domain string, x *control.Explanation) Finding {
+// judgeDANE: a name of the self-test is signed, and has TLSA records if it is one of ours.
+func judgeDANE(e *env, domain string, x *control.Explanation) Finding {
 	do := "postseal explain " + domain
+	which := "which has TLSA records"
+	ours := !e.OneDANE || slices.Contains(config.Default().DNS.SelfTestSigned, domain)
+	if !ours {
+		which = "a name of dns.self_test_signed"
+	}
 	switch {
 	case x.Override != nil:
-		return hint(domain+", which has TLSA records, is decided by an override", "postseal override list")
+		return hint(domain+", "+which+", is decided by an override", "postseal override list")
 	case x.DANE.Class == "full" || x.DANE.Class == "partial":
 		return ok(fmt.Sprintf("%s finds DANE at %s", who(x), domain))
+	case !ours:
+		return hint(fmt.Sprintf("%s finds no DANE at %s, %s, which needs none: %s", who(x), domain, which, x.Reason), "name a domain that has TLSA records with --dane-domain")
 	}
-	return warning(fmt.Sprintf("%s finds no DANE at %s, which has TLSA records: %s", who(x), domain, x.Reason), do)
+	return warning(fmt.Sprintf("%s finds no DANE at %s, %s: %s", who(x), domain, which, x.Reason), do)
 }

@@ -38,7 +38,7 @@ import (
 	"postseal/reporting/send"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.Cleanup(judgeRows)) }
 
 // now is when everything is looked at.
 func now() time.Time { return time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC) }
@@ -62,6 +62,12 @@ type bed struct {
 	name      error    // there is none
 	locked    bool     // the database, by process 4711
 	dane      []string // domains, of which one is enough; nil: signed.example
+	sts       []string // domains with a policy
+	denied    string   // what nobody may look at
+	stuck     string   // what cannot be looked at
+	foreign   string   // what belongs to a stranger
+	unsynced  error    // of asking the kernel
+	free      uint64   // octets on the disk; 0: cannot be told
 }
 
 // listener is what one says at once, and to the first thing that it is told.
@@ -128,7 +134,7 @@ postseal-relaxed unix -  -       n       -       100     lmtp
 // newBed is Postfix 3.10 of Debian beside postseal, where all is well.
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	b := &bed{t: t, dns: dnstest.New(t, zone+dkimRecord(t)+"\n", "signed.example", "sealed.example"), config: goodConfig, synced: true, date: now(),
+	b := &bed{t: t, dns: dnstest.New(t, zone+dkimRecord(t)+"\n", "signed.example", "sealed.example"), config: goodConfig, synced: true, date: now(), sts: []string{"sts.example"}, free: 1 << 40,
 		users: map[string]doctor.Account{"postfix": {Name: "postfix", UID: stranger, GIDs: []uint32{stranger}}},
 		modes: map[string]os.FileMode{"/var/lib/postseal": 0o700, "/etc/postseal/dkim.pem": 0o600},
 	}
@@ -253,8 +259,9 @@ func (b *bed) run() doctor.Report {
 	if dane == nil {
 		dane = []string{"signed.example"}
 	}
+	system := host.System{Root: root, Run: b.output}
 	return doctor.Run(b.t.Context(), doctor.Options{
-		Config: cfg, ConfigErr: b.configErr, STSDomains: []string{"sts.example"}, DANEDomains: dane, OneDANE: b.dane != nil,
+		Config: cfg, ConfigErr: b.configErr, STSDomains: b.sts, DANEDomains: dane, OneDANE: b.dane != nil,
 		Status: func(context.Context) (control.Status, error) { return b.status, b.noAnswer },
 		Explain: func(_ context.Context, domain string) (*control.Explanation, error) {
 			if x := b.explain[domain]; x != nil {
@@ -263,11 +270,12 @@ func (b *bed) run() doctor.Report {
 			return nil, errors.New("no answer")
 		},
 		Machine: doctor.Machine{
-			System: host.System{Root: root, Run: b.output},
-			UID:    1, Now: now, DNSWait: 400 * time.Millisecond,
+			System: system,
+			Stat:   look(b, b.owned(system.Stat)), Read: look(b, system.Read), Free: b.space,
+			UID: 1, Now: now, DNSWait: 400 * time.Millisecond,
 			Dial: b.dial, User: b.user, Web: b,
 			Name:   func() (string, error) { return "mail.own.example", b.name },
-			Synced: func() (bool, error) { return b.synced, nil },
+			Synced: func() (bool, error) { return b.synced, b.unsynced },
 		},
 	})
 }
@@ -329,6 +337,47 @@ func (b *bed) dial(_ context.Context, network, address string) (net.Conn, error)
 	return ours, nil
 }
 
+// look refuses some files: root is refused none by the file system.
+func look[T any](b *bed, from func(string) (T, error)) func(string) (T, error) {
+	return func(name string) (none T, err error) {
+		switch name {
+		case b.denied:
+			return none, &fs.PathError{Op: "open", Path: name, Err: syscall.EACCES}
+		case b.stuck:
+			return none, &fs.PathError{Op: "open", Path: name, Err: syscall.EIO}
+		}
+		return from(name)
+	}
+}
+
+// owned gives a file to a stranger: only root could.
+func (b *bed) owned(stat func(string) (fs.FileInfo, error)) func(string) (fs.FileInfo, error) {
+	return func(name string) (fs.FileInfo, error) {
+		info, err := stat(name)
+		if err != nil || name != b.foreign {
+			return info, err
+		}
+		sys := *info.Sys().(*syscall.Stat_t)
+		sys.Uid = stranger
+		return strangers{info, &sys}, nil
+	}
+}
+
+// strangers is a file of somebody else.
+type strangers struct {
+	fs.FileInfo
+	sys *syscall.Stat_t
+}
+
+func (s strangers) Sys() any { return s.sys }
+
+func (b *bed) space(string) (uint64, error) {
+	if b.free == 0 {
+		return 0, syscall.ENOSYS
+	}
+	return b.free, nil
+}
+
 // Do is the web: one policy host.
 func (b *bed) Do(req *http.Request) (*http.Response, error) {
 	if b.date.IsZero() {
@@ -339,11 +388,10 @@ func (b *bed) Do(req *http.Request) (*http.Response, error) {
 
 // keys are made once: an RSA key takes its time.
 var keys = sync.OnceValues(func() (rsaPEM, authorityPEM string) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	rsaPEM, err := newRSA(2048)
 	if err != nil {
 		panic(err)
 	}
-	rsaPEM = string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}))
 	ca, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
@@ -355,6 +403,14 @@ var keys = sync.OnceValues(func() (rsaPEM, authorityPEM string) {
 	}
 	return rsaPEM, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 })
+
+func newRSA(bits int) (string, error) {
+	key, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		return "", err
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})), nil
+}
 
 func dkimKey(t *testing.T) string {
 	t.Helper()

@@ -24,13 +24,13 @@ const (
 // or pass that have ended, and reports tell of the wrong day.
 func checkClock(ctx context.Context, e *env) []Finding {
 	found := []Finding{}
-	switch ok, err := e.Machine.Synced(); {
+	switch synced, err := e.Machine.Synced(); {
 	case err != nil:
 		found = append(found, hint("whether the clock is kept right cannot be told: "+err.Error(), "timedatectl status"))
-	case !ok:
+	case !synced:
 		found = append(found, warning("nobody keeps the clock right, says the kernel", "apt-get install systemd-timesyncd; timedatectl set-ntp true   (or chrony)"))
 	default:
-		found = append(found, Finding{Level: OK, Text: "the clock is kept right"})
+		found = append(found, ok("the clock is kept right"))
 	}
 	skew, host, err := e.skew(ctx)
 	if err != nil {
@@ -48,7 +48,7 @@ func checkClock(ctx context.Context, e *env) []Finding {
 
 // skew compares with the Date of a policy host.
 func (e *env) skew(ctx context.Context) (time.Duration, string, error) {
-	var last error = errNoDomain
+	var last error
 	for _, domain := range e.STSDomains {
 		date, err := e.date(ctx, domain)
 		if err != nil {

@@ -15,6 +15,9 @@ package doctor
 
 import (
 	"context"
+	"fmt"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -40,12 +43,20 @@ type Finding struct {
 	Check string `json:"check"`
 	Text  string `json:"text"`
 	Do    string `json:"do,omitempty"` // what to type, or to set; never absent unless the level is ok
+
+	line string // FILE:LINE of this package that made it: each must have been seen in a test
 }
 
-func ok(text string) Finding          { return Finding{Level: OK, Text: text} }
-func hint(text, do string) Finding    { return Finding{Level: Hint, Text: text, Do: do} }
-func warning(text, do string) Finding { return Finding{Level: Warning, Text: text, Do: do} }
-func failure(text, do string) Finding { return Finding{Level: Error, Text: text, Do: do} }
+func ok(text string) Finding          { return finding(OK, text, "") }
+func hint(text, do string) Finding    { return finding(Hint, text, do) }
+func warning(text, do string) Finding { return finding(Warning, text, do) }
+func failure(text, do string) Finding { return finding(Error, text, do) }
+
+// finding is called by the four above only: it looks two calls up.
+func finding(level Level, text, do string) Finding {
+	_, file, line, _ := runtime.Caller(2)
+	return Finding{Level: level, Text: text, Do: do, line: fmt.Sprintf("%s:%d", filepath.Base(file), line)}
+}
 
 // Report is the outcome of all checks.
 type Report struct {
@@ -56,6 +67,10 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 }
 
+// DefaultSTSDomain has had a policy in mode enforce since 2019. A closed network may not
+// know it.
+const DefaultSTSDomain = "gmail.com"
+
 // Options of Run. Config must be set.
 type Options struct {
 	Config    *config.Config
@@ -65,9 +80,9 @@ type Options struct {
 	Explain func(context.Context, string) (*control.Explanation, error) // by the daemon, or alone
 
 	MTAs        []string // "postfix", "exim", "sendmail"; empty: those that are found
-	STSDomains  []string // known to have a policy in mode enforce
+	STSDomains  []string // known to have a policy in mode enforce; empty: DefaultSTSDomain
 	DANEDomains []string // known to have TLSA records
-	OneDANE     bool     // one of them is enough: they are nobody's choice
+	OneDANE     bool     // they are dns.self_test_signed, nobody's choice: one of them is enough
 
 	Machine Machine // where to look
 }
@@ -176,6 +191,9 @@ func (e *env) file() string {
 
 func newEnv(ctx context.Context, o Options) *env {
 	o.Machine = o.Machine.complete()
+	if len(o.STSDomains) == 0 {
+		o.STSDomains = []string{DefaultSTSDomain}
+	}
 	e := &env{Options: o}
 	var g sync.WaitGroup
 	g.Go(func() { e.status, e.statusErr = o.Status(ctx) })

@@ -40,6 +40,7 @@ func provoke(t *testing.T, rows []row, newBed func(*testing.T) *bed) {
 			if i < 0 {
 				t.Fatalf("no %q of %s in\n%s", tt.text, tt.check, written(r))
 			}
+			asked.note(r.Findings[i])
 			if f := r.Findings[i]; f.Level != tt.level || !strings.Contains(f.Do, tt.do) || (f.Do == "") != (f.Level == doctor.OK) {
 				t.Errorf("got %+v\nwant %s, to do: %s", f, tt.level, tt.do)
 			}
@@ -102,6 +103,7 @@ func TestDaemonAndMachine(t *testing.T) {
 }
 
 func TestResolverAndNetwork(t *testing.T) {
+	closed := func(b *bed) { b.sts, b.date = nil, time.Time{} } // its DNS has no gmail.com
 	provoke(t, []row{
 		{"DANE switched off", func(b *bed) { b.conf("[dns]\n", "[dns]\ntrust_ad = \"never\"\n") }, doctor.Hint, "resolver", "DANE is off", "auto"},
 		{"resolver down", func(b *bed) { b.dns.Down() }, doctor.Warning, "resolver", "does not answer: ", "systemctl status unbound"},
@@ -136,15 +138,34 @@ func TestResolverAndNetwork(t *testing.T) {
 		{"no policy found", func(b *bed) { b.explain["sts.example"] = &control.Explanation{Reason: "no record"} }, doctor.Warning, "answers", "finds no MTA-STS policy in mode enforce for sts.example", "postseal explain sts.example"},
 		{"no DANE found", func(b *bed) { b.explain["signed.example"] = &control.Explanation{Daemon: true} }, doctor.Warning, "answers", "the daemon finds no DANE at signed.example", "postseal explain signed.example"},
 		{"DANE at one of them", func(b *bed) {
-			b.dane = []string{"signed.example", "moved.example"}
-			b.explain["moved.example"] = &control.Explanation{Daemon: true}
-		}, doctor.Hint, "answers", "the daemon finds no DANE at moved.example", "postseal explain moved.example"},
+			b.dane = []string{"signed.example", "nlnetlabs.nl"}
+			b.explain["nlnetlabs.nl"] = &control.Explanation{Daemon: true}
+		}, doctor.Hint, "answers", "the daemon finds no DANE at nlnetlabs.nl, which has TLSA records", "postseal explain nlnetlabs.nl"},
 		{"DANE at none of them", func(b *bed) {
-			b.dane = []string{"gone.example", "moved.example"}
-			b.explain["moved.example"] = &control.Explanation{Daemon: true}
-		}, doctor.Warning, "answers", "the daemon finds no DANE at moved.example", "postseal explain moved.example"},
+			b.dane = []string{"gone.example", "nlnetlabs.nl"}
+			b.explain["nlnetlabs.nl"] = &control.Explanation{Daemon: true}
+		}, doctor.Warning, "answers", "the daemon finds no DANE at nlnetlabs.nl, which has TLSA records", "postseal explain nlnetlabs.nl"},
+		{"no DANE at a name of the self-test", func(b *bed) {
+			b.dane = []string{"sealed.example"}
+			b.explain["sealed.example"] = &control.Explanation{Daemon: true}
+		}, doctor.Hint, "answers", "the daemon finds no DANE at sealed.example, a name of dns.self_test_signed, which needs none", "--dane-domain"},
+		{"an overridden name of the self-test", func(b *bed) {
+			b.dane = []string{"sealed.example"}
+			b.explain["sealed.example"] = &control.Explanation{Override: &overrides.Rule{}}
+		}, doctor.Hint, "answers", "sealed.example, a name of dns.self_test_signed, is decided by an override", "override list"},
 		{"overridden", func(b *bed) { b.explain["sts.example"].Override = &overrides.Rule{} }, doctor.Hint, "answers", "is decided by an override", "override list"},
 		{"overridden DANE", func(b *bed) { b.explain["signed.example"].Override = &overrides.Rule{} }, doctor.Hint, "answers", "has TLSA records, is decided by an override", "override list"},
+		{"closed network: no web", closed, doctor.Hint, "network", "https was not tried: there is no gmail.com, says the resolver", "--sts-domain"},
+		{"closed network: no MX host", closed, doctor.Hint, "network", "port 25 (SMTP) was not tried: the MX hosts of signed.example cannot be found", "--sts-domain"},
+		{"closed network: no policy", closed, doctor.Hint, "answers", "there is no gmail.com, says the resolver", "--sts-domain"},
+		{"a resolver that fails is not a closed network", func(b *bed) {
+			closed(b)
+			b.dns.Fail("gmail.com", "*", "SERVFAIL")
+		}, doctor.Warning, "network", "https does not reach the policy hosts of gmail.com", "curl -v https://mta-sts.gmail.com/"},
+		{"a named domain is missed", func(b *bed) {
+			closed(b)
+			b.sts = []string{"gone.example"}
+		}, doctor.Warning, "network", "https does not reach the policy hosts of gone.example", "curl -v https://mta-sts.gone.example/"},
 		{"no answer", func(b *bed) { delete(b.explain, "sts.example") }, doctor.Warning, "answers", "could not be found out: no answer", "postseal explain sts.example"},
 	}, newBed)
 }
@@ -340,6 +361,11 @@ func TestReports(t *testing.T) {
 			b.files["/proc/42/status"] = fmt.Sprintf("Uid:\t%[1]d\t%[1]d\nGid:\t%[1]d\t%[1]d\n", stranger)
 		}, doctor.Error, "reports", "the daemon cannot read its DKIM key", "chown"},
 		{"not published", func(b *bed) { b.dns.SetZone(zone, "signed.example", "sealed.example") }, doctor.Error, "reports", "there is no DKIM key at tlsrpt._domainkey.own.example", `TXT "v=DKIM1`},
+		{"a weak key", func(b *bed) {
+			key, err := newRSA(1024)
+			b.must(err)
+			b.files["/etc/postseal/dkim.pem"] = key
+		}, doctor.Hint, "reports", "has 1024 bits; RFC 8301 recommends 2048", "openssl genrsa -out /etc/postseal/dkim.pem 2048"},
 		{"another published", func(b *bed) {
 			b.dns.SetZone(zone+"tlsrpt._domainkey.own.example. TXT \"v=DKIM1; p=AAAA\"\n", "signed.example", "sealed.example")
 		}, doctor.Error, "reports", unpublished, `TXT "v=DKIM1`},
@@ -359,16 +385,6 @@ func TestReports(t *testing.T) {
 		{"own mail by a null MX", func(b *bed) { b.explain["own.example"] = &control.Explanation{DANE: control.DANE{NullMX: true}} }, doctor.OK, "own domain", "with a null MX", ""},
 		{"own mail by DANE", func(b *bed) { b.explain["own.example"] = &control.Explanation{DANE: control.DANE{Class: "full"}} }, doctor.OK, "own domain", "with DANE", ""},
 	}, newBed)
-}
-
-// TestSpace: what room is left on the disk.
-func TestSpace(t *testing.T) {
-	for free, want := range map[uint64]doctor.Level{1 << 40: "", 100 << 20: doctor.Warning, 1 << 20: doctor.Error} {
-		got := doctor.Room(free, "/var/lib/postseal")
-		if want == "" && len(got) > 0 || want != "" && (len(got) != 1 || got[0].Level != want || got[0].Do == "") {
-			t.Errorf("%d: got %+v, want %q", free, got, want)
-		}
-	}
 }
 
 // TestOffline: without any network nothing is an error but what is wrong here.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
 
@@ -40,7 +39,7 @@ func (e *env) readable(l config.MailLog) []Finding {
 	if l.Path == config.Journal {
 		return e.journal(account, known)
 	}
-	info, err := os.Stat(e.Machine.Path(l.Path))
+	info, err := e.Machine.Stat(l.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return []Finding{failure("log "+l.Path+" does not exist: no session is counted", `apt-get install rsyslog; or path = "journal" in [[reporting.log]]`)}
@@ -76,7 +75,7 @@ func (e *env) journal(account Account, known bool) []Finding {
 		if denied, is := errors.AsType[*accessError](e.Machine.reach(account, dir, read)); is {
 			return []Finding{failure("the daemon cannot read the journal: "+denied.Error(), "usermod -aG systemd-journal "+account.Name+"; systemctl restart postseal")}
 		}
-		info, err := os.Stat(e.Machine.Path(dir))
+		info, err := e.Machine.Stat(dir)
 		if gid, good := groupOf(info); err == nil && good && account.UID != 0 && !containsID(account.GIDs, gid) {
 			return []Finding{failure("the daemon's user "+account.Name+" is not in the group of the journal: it sees no line of the mail server", "usermod -aG systemd-journal "+account.Name+"; systemctl restart postseal")}
 		}

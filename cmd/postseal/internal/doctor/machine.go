@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"io/fs"
 	"net"
 	"os"
 	"os/user"
@@ -20,6 +21,9 @@ type Machine struct {
 	Dial    func(ctx context.Context, network, address string) (net.Conn, error)
 	User    func(name string) (Account, error)
 	Synced  func() (bool, error) // whether the clock is disciplined
+	Stat    func(name string) (fs.FileInfo, error)
+	Read    func(name string) ([]byte, error)
+	Free    func(name string) (octets uint64, err error) // on the disk of a folder, for who is not root
 	Now     func() time.Time
 	Name    func() (string, error) // of the mail server; nil: as configured, else the system's
 	UID     int                    // of whoever looks, -1: unknown
@@ -43,6 +47,15 @@ func (m Machine) complete() Machine {
 	}
 	if m.Synced == nil {
 		m.Synced = synced
+	}
+	if m.Stat == nil {
+		m.Stat = m.System.Stat
+	}
+	if m.Read == nil {
+		m.Read = m.System.Read
+	}
+	if m.Free == nil {
+		m.Free = m.free
 	}
 	if m.Now == nil {
 		m.Now = time.Now
@@ -118,7 +131,7 @@ func (m *Machine) reach(a Account, path string, bits os.FileMode) error {
 	at := "/"
 	for _, part := range strings.Split(strings.TrimPrefix(filepath.Dir(path), "/"), "/") {
 		at = filepath.Join(at, part)
-		info, err := os.Stat(m.Path(at))
+		info, err := m.Stat(at)
 		if err != nil {
 			return err
 		}
@@ -126,7 +139,7 @@ func (m *Machine) reach(a Account, path string, bits os.FileMode) error {
 			return denied(a, at, "x", info)
 		}
 	}
-	info, err := os.Stat(m.Path(path))
+	info, err := m.Stat(path)
 	if err != nil {
 		return err
 	}
@@ -146,8 +159,8 @@ func denied(a Account, at, lacks string, info os.FileInfo) error {
 
 // same reports whether two paths lead to one file.
 func (m *Machine) same(a, b string) bool {
-	infoA, errA := os.Stat(m.Path(a))
-	infoB, errB := os.Stat(m.Path(b))
+	infoA, errA := m.Stat(a)
+	infoB, errB := m.Stat(b)
 	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
 }
 

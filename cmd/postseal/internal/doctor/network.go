@@ -16,8 +16,6 @@ import (
 	"postseal/policy/dnssec"
 )
 
-var errNoDomain = errors.New("there is no domain to try it with")
-
 // dialLimit is for one connection: who does not answer by then is blocked.
 const dialLimit = 4 * time.Second
 
@@ -120,18 +118,33 @@ func (e *env) resolves(ctx context.Context) bool {
 }
 
 func (e *env) reachWeb(ctx context.Context) Finding {
-	if _, host, err := e.skew(ctx); err == nil {
+	_, host, err := e.skew(ctx)
+	switch {
+	case err == nil:
 		return ok("https reaches " + host)
-	} else if len(e.STSDomains) > 0 {
-		return warning("https does not reach the policy hosts of "+strings.Join(e.STSDomains, ", ")+": "+reason(err), "curl -v https://mta-sts."+e.STSDomains[0]+"/.well-known/mta-sts.txt   (open port 443 to the outside; policies cannot be fetched without)")
+	case e.absent(ctx, e.STSDomains[0]):
+		return hint("https was not tried: there is no "+e.STSDomains[0]+", says the resolver", nameSTSDomain)
 	}
-	return hint("https was not tried: "+errNoDomain.Error(), "name a domain with --sts-domain")
+	return warning("https does not reach the policy hosts of "+strings.Join(e.STSDomains, ", ")+": "+reason(err), "curl -v https://mta-sts."+e.STSDomains[0]+"/.well-known/mta-sts.txt   (open port 443 to the outside; policies cannot be fetched without)")
+}
+
+const nameSTSDomain = "name a domain that has a policy with --sts-domain"
+
+// absent reports whether the resolver denies our own choice of a domain, as that of a
+// closed network does: what is tried with it says nothing then. One that was named is
+// missed.
+func (e *env) absent(ctx context.Context, domain string) bool {
+	if domain != DefaultSTSDomain {
+		return false
+	}
+	mx, err := e.dns(dnssec.TrustAlways).LookupMX(ctx, domain)
+	return err == nil && mx.Status == dnssec.NXDomain
 }
 
 // reachMail wants a greeting: some providers have a wall accept connections.
 func (e *env) reachMail(ctx context.Context) Finding {
 	var last error // that of a connection tells more than that of a lookup
-	unknown := errNoDomain
+	var unknown error
 	for _, domain := range append(e.STSDomains[:len(e.STSDomains):len(e.STSDomains)], e.DANEDomains...) {
 		mx, err := e.dns(dnssec.TrustAlways).LookupMX(ctx, domain)
 		if err != nil || len(mx.Records) == 0 {
@@ -144,6 +157,9 @@ func (e *env) reachMail(ctx context.Context) Finding {
 			continue
 		}
 		return ok("port 25 (SMTP) is open to the outside: " + host + " answers")
+	}
+	if last == nil && e.absent(ctx, e.STSDomains[0]) {
+		return hint("port 25 (SMTP) was not tried: "+unknown.Error(), nameSTSDomain)
 	}
 	if last == nil {
 		last = unknown

@@ -116,6 +116,7 @@ func TestSendmail(t *testing.T) {
 		{"no authorities", cf("O CACertFile=/etc/ssl/certs/ca-certificates.crt\nO CACertPath=/etc/ssl/certs\n", ""), doctor.Error, "sendmail", "neither CACertFile nor CACertPath", "confCACERT_PATH"},
 		{"no CACertFile", cf("O CACertFile=/etc/ssl/certs/ca-certificates.crt\n", ""), doctor.Error, "sendmail", "CACertPath is set, but not CACertFile: Sendmail reads neither", "confCACERT"},
 		{"no CACertPath", cf("O CACertPath=/etc/ssl/certs\n", ""), doctor.Error, "sendmail", "CACertFile is set, but not CACertPath: Sendmail reads neither", "confCACERT_PATH"},
+		{"a CACertPath of nothing", cf("CACertPath=/etc/ssl/certs", "CACertPath=/etc/none"), doctor.Error, "sendmail", "CACertPath /etc/none cannot be read", "confCACERT_PATH"},
 		{"no DANE", cf("O DANE=true\n", ""), doctor.Error, "sendmail", "no O DANE=true", "confDANE"},
 		{"nobody does DANE", func(b *bed) {
 			b.conf(`listen = ["unix:/var/spool/postfix/postseal/lmtp.sock"]`, "")

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
 
@@ -42,7 +41,7 @@ func domainOf(address string) string { return address[strings.LastIndexByte(addr
 func (e *env) submits(ctx context.Context) Finding {
 	submit := e.Config.Reporting.Submit
 	if path, is := strings.CutPrefix(submit, "sendmail:"); is {
-		info, err := os.Stat(e.Machine.Path(path))
+		info, err := e.Machine.Stat(path)
 		if err != nil || info.Mode().Perm()&0o111 == 0 || info.IsDir() {
 			return failure("reporting.submit "+submit+" is no program: reports cannot be handed over", `reporting.submit = "smtp://127.0.0.1:25"`)
 		}
@@ -104,11 +103,11 @@ func reply(r *bufio.Reader) (string, error) {
 
 // key compares the key that signs with the one that is published (RFC 6376 §3.6).
 func (e *env) key(ctx context.Context, domain, selector, file string) []Finding {
-	k, err := send.LoadKey(domain, selector, e.Machine.Path(file))
-	switch {
-	case errors.Is(err, fs.ErrPermission):
+	if _, err := e.Machine.Read(file); errors.Is(err, fs.ErrPermission) {
 		return []Finding{hint("DKIM key "+file+" cannot be read as this user", "sudo postseal doctor")}
-	case err != nil:
+	}
+	k, err := send.LoadKey(domain, selector, e.Machine.Path(file))
+	if err != nil {
 		return []Finding{failure("reports cannot be signed: "+err.Error(), "openssl genrsa -out "+file+" 2048; chown postseal "+file+"; chmod 0600 "+file)}
 	}
 	var found []Finding

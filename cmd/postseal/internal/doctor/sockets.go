@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"os/user"
 	"path"
 	"strconv"
@@ -65,12 +64,12 @@ func checkSockets(_ context.Context, e *env) []Finding {
 			if !c.listeners[s.section] {
 				continue
 			}
-			f := e.reaches(c.mta, account, s.key, s.path)
-			if f.Level == OK {
+			err := e.Machine.reach(account, s.path, write)
+			if err == nil {
 				reached++
 				continue
 			}
-			found = append(found, f)
+			found = append(found, e.unreached(err, c.mta, account, s.key, s.path))
 		}
 	}
 	if reached > 0 {
@@ -79,12 +78,10 @@ func checkSockets(_ context.Context, e *env) []Finding {
 	return found
 }
 
-func (e *env) reaches(mta string, account Account, key, at string) Finding {
-	err := e.Machine.reach(account, at, write)
+// unreached says why an account does not get to a socket.
+func (e *env) unreached(err error, mta string, account Account, key, at string) Finding {
 	denied, isDenied := errors.AsType[*accessError](err)
 	switch {
-	case err == nil:
-		return ok("")
 	case isDenied && denied.at == at:
 		table, _, _ := strings.Cut(key, ".")
 		return failure(fmt.Sprintf("%s cannot connect to %s %s: %s", mta, key, at, denied), fmt.Sprintf(`%s.group = "%s" and %s.mode = "0660"; systemctl restart postseal`, table, groupName(account), table))
@@ -120,7 +117,7 @@ func (e *env) daemonAccount() (Account, bool) {
 			return a, true
 		}
 	}
-	info, err := os.Stat(e.Machine.Path(e.Config.StateDir))
+	info, err := e.Machine.Stat(e.Config.StateDir)
 	if err != nil {
 		return Account{}, false
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"syscall"
 
@@ -24,7 +23,7 @@ const (
 // checkState looks at the folder of the databases.
 func checkState(_ context.Context, e *env) []Finding {
 	dir := e.Config.StateDir
-	info, err := os.Stat(e.Machine.Path(dir))
+	info, err := e.Machine.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && e.statusErr != nil:
 		return []Finding{hint("state_dir "+dir+" does not exist yet", "nothing: the daemon makes it when it starts")}
@@ -41,7 +40,7 @@ func checkState(_ context.Context, e *env) []Finding {
 	}
 	found = append(found, e.owners(info)...)
 	found = append(found, e.held()...)
-	found = append(found, space(e.Machine.Path(dir), dir)...)
+	found = append(found, e.space(dir)...)
 	if len(found) == 0 {
 		found = append(found, ok("state_dir "+dir+" is in order"))
 	}
@@ -52,7 +51,7 @@ func checkState(_ context.Context, e *env) []Finding {
 // with another configuration, and a second one cannot start beside it. /proc/locks
 // (proc(5)) has a line "N: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE START END".
 func (e *env) held() []Finding {
-	info, err := os.Stat(e.Machine.Path(e.Config.Policies()))
+	info, err := e.Machine.Stat(e.Config.Policies())
 	if err != nil || !errors.Is(e.statusErr, control.ErrNoDaemon) || errors.Is(e.statusErr, fs.ErrPermission) {
 		return nil
 	}
@@ -80,7 +79,7 @@ func (e *env) owners(dir fs.FileInfo) []Finding {
 	var found []Finding
 	c := e.Config
 	for _, path := range []string{c.Policies(), c.Ledger(), c.Sessions(), c.Overrides()} {
-		info, err := os.Stat(e.Machine.Path(path))
+		info, err := e.Machine.Stat(path)
 		if err != nil {
 			continue // it may not be there
 		}
@@ -92,16 +91,21 @@ func (e *env) owners(dir fs.FileInfo) []Finding {
 	return found
 }
 
-func space(path, name string) []Finding {
+// free asks the file system (statfs(2)).
+func (m *Machine) free(name string) (uint64, error) {
 	var s unix.Statfs_t
-	if err := unix.Statfs(path, &s); err != nil {
-		return []Finding{hint("the space on the disk of "+name+" cannot be told: "+err.Error(), "df -h "+name)}
+	if err := unix.Statfs(m.Path(name), &s); err != nil {
+		return 0, err
 	}
-	return room(uint64(s.Bavail)*uint64(s.Bsize), name)
+	return uint64(s.Bavail) * uint64(s.Bsize), nil
 }
 
-// room judges what space is left, in octets.
-func room(free uint64, name string) []Finding {
+// space judges what is left on the disk of a folder.
+func (e *env) space(name string) []Finding {
+	free, err := e.Machine.Free(name)
+	if err != nil {
+		return []Finding{hint("the space on the disk of "+name+" cannot be told: "+err.Error(), "df -h "+name)}
+	}
 	text := fmt.Sprintf("%d MiB are free on the disk of %s", free>>20, name)
 	switch {
 	case free < noSpace:
