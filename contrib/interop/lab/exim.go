@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -13,6 +15,9 @@ const (
 	eximDaemon  = "127.0.0.12"
 )
 
+// eximOpenSSL is the chroot with an Exim that is built with OpenSSL; Debian's has GnuTLS.
+const eximOpenSSL = "exim-openssl"
+
 // An alias of Exim's own that leads out of the host.
 const (
 	eximAlias = "outward"
@@ -22,7 +27,7 @@ const (
 // newExim configures Exim, the way Debian's split configuration is meant to be
 // extended, and starts it with a daemon of its own.
 func newExim(ctx context.Context, l *lab) (o *other, err error) {
-	if o, err = newOther(l, "exim", eximAddress); err != nil {
+	if o, err = newOther(l, "exim", l.eximRoot, eximAddress); err != nil {
 		return nil, err
 	}
 	o.parse, o.hands = eximAttempts, "postseal_lmtp"
@@ -38,7 +43,7 @@ func newExim(ctx context.Context, l *lab) (o *other, err error) {
 	err = o.write(map[string]string{
 		"etc/aliases":                      eximAlias + ": " + eximAim + "@" + byName("rt-dane").domain() + "\n",
 		"etc/exim4/update-exim4.conf.conf": eximDebian(o.domain),
-		"etc/exim4/conf.d/main/00_postseal": eximMacros(o.domain) + ".include " + files + "main\n" +
+		"etc/exim4/conf.d/main/00_postseal": l.eximMacros(o.domain) + ".include " + files + "main\n" +
 			"CHECK_DATA_LOCAL_ACL_FILE = " + files + "acl_data\n",
 		"etc/exim4/conf.d/acl/50_postseal":       ".include " + files + "acl\n",
 		"etc/exim4/conf.d/router/190_postseal":   ".include " + files + "routers\n",
@@ -53,7 +58,20 @@ func newExim(ctx context.Context, l *lab) (o *other, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return o, o.start(ctx, "exim4", "-bdf")
+	return o, errors.Join(l.eximBuild(ctx, o), o.start(ctx, "exim4", "-bdf"))
+}
+
+// eximBuild makes sure that Exim is built with the library that the run is about.
+func (l *lab) eximBuild(ctx context.Context, o *other) error {
+	library := "GnuTLS"
+	if l.eximRoot == eximOpenSSL {
+		library = "OpenSSL"
+	}
+	text, err := o.run(ctx, "exim4", "-bV")
+	if err == nil && !strings.Contains(text, " "+library+" ") {
+		err = fmt.Errorf("%s is not built with %s: %s", o.name, library, text)
+	}
+	return err
 }
 
 // eximDebian answers the questions of the package.
@@ -75,15 +93,18 @@ dc_localdelivery='mail_spool'
 }
 
 // eximMacros is what the lab changes, by macros alone: addresses, the authority,
-// and that MX hosts may be on loopback.
-func eximMacros(domain string) string {
-	return `POSTSEAL_LINE = inet:` + eximDaemon + `:8464
+// and that MX hosts may be on loopback. OpenSSL has no use for GnuTLS's priorities.
+func (l *lab) eximMacros(domain string) string {
+	ciphers := "POSTSEAL_CIPHERS = NORMAL:-VERS-TLS1.0:-VERS-TLS1.1\n"
+	if l.eximRoot == eximOpenSSL {
+		ciphers = ""
+	}
+	return ciphers + `POSTSEAL_LINE = inet:` + eximDaemon + `:8464
 POSTSEAL_HOST = ` + eximDaemon + `
 POSTSEAL_CA = /etc/ssl/postseal-lab-ca.pem
 POSTSEAL_IGNORE = 192.0.2.0/24
 POSTSEAL_TRUSTED = 127.0.0.0/24
 POSTSEAL_EVENTS = yes
-POSTSEAL_CIPHERS = NORMAL:-VERS-TLS1.0:-VERS-TLS1.1
 REMOTE_SMTP_INTERFACE = ` + eximAddress + `
 MAIN_HARDCODE_PRIMARY_HOSTNAME = ` + domain + `
 MAIN_HOST_LOOKUP =

@@ -27,7 +27,7 @@ func (l *lab) freshPostfix(ctx context.Context) error {
 }
 
 func (l *lab) freshExim(ctx context.Context) error {
-	return l.fresh(ctx, func() error { return l.newcomer(ctx, nil, filepath.Join(l.work, "exim"), freshExim) })
+	return l.fresh(ctx, func() error { return l.newcomer(ctx, nil, filepath.Join(l.work, l.eximRoot), freshExim) })
 }
 
 func (l *lab) freshSendmail(ctx context.Context) error {

@@ -37,6 +37,7 @@ func main() {
 	flag.StringVar(&o.postseal, "postseal", "", "the daemon's `binary`")
 	flag.StringVar(&o.pkg, "package", "", "the Debian `package`")
 	flag.StringVar(&o.contrib, "contrib", "", "`folder` with the configurations that administrators include")
+	flag.StringVar(&o.eximRoot, "exim", "exim", "`name` of the chroot with Exim: exim, or "+eximOpenSSL)
 	flag.IntVar(&o.kills, "kills", 20, "how often the daemon is killed in the story of that name")
 	flag.BoolVar(&o.keep, "keep", false, "when done, keep everything running until interrupted")
 	suites := flag.String("suites", "bookworm,trixie", "comma-separated chroots")
@@ -60,6 +61,7 @@ type options struct {
 	postseal string
 	pkg      string
 	contrib  string
+	eximRoot string // chroot of Exim
 	kills    int
 	suites   []string
 	only     []string

@@ -16,7 +16,7 @@ import (
 // other is a mail server that is not Postfix, in a chroot of its own and with a
 // daemon of its own: what it can do differs, and so does the daemon's config.
 type other struct {
-	name    string // of the chroot, and the first word of its checks
+	name    string // of its files in contrib, and the first word of its checks
 	root    string // the chroot
 	logs    string
 	address string
@@ -43,9 +43,10 @@ type attempt struct {
 }
 
 // newOther prepares what all have in common: names, authority, mailbox, and the
-// files that administrators include.
-func newOther(l *lab, name, address string) (*other, error) {
-	o := &other{name: name, root: filepath.Join(l.work, name), logs: l.folder, address: address, domain: name + ".lab.test"}
+// files that administrators include. name is that of the folder with these, root that of
+// the chroot.
+func newOther(l *lab, name, root, address string) (*other, error) {
+	o := &other{name: name, root: filepath.Join(l.work, root), logs: l.folder, address: address, domain: name + ".lab.test"}
 	authority, err := os.ReadFile(filepath.Join(l.folder, "ca.pem"))
 	if err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ const (
 
 // newSendmail configures Sendmail and starts it, with a daemon of its own.
 func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
-	if o, err = newOther(l, "sendmail", sendmailAddress); err != nil {
+	if o, err = newOther(l, "sendmail", "sendmail", sendmailAddress); err != nil {
 		return nil, err
 	}
 	o.parse, o.hands = sendmailAttempts, "postseal"
