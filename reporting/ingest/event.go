@@ -26,8 +26,8 @@ var errEvent = errors.New("not an event line")
 //	  a=192.0.2.1 p=25 la=198.51.100.1 lp=40120 ds=no tv= tc= cv=0 dane=no
 //	  sni=mx.example.org e=0 der=BASE64 x=BASE64
 //
-// in one line. Empty values are usual, and der is there for tls:cert only. i, the
-// Message-ID, may be missing.
+// in one line. Empty values are usual, and der is there for tls:cert, and for
+// msg:host:defer if Exim has a certificate. i, the Message-ID, may be missing.
 type event struct {
 	name      string
 	message   string

@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"crypto/x509"
 	"slices"
 	"strconv"
@@ -223,6 +224,20 @@ func (e *Events) certificate(j *join, ev *event) {
 	e.joins.bytes += grown
 }
 
+// refused keeps the certificate that an OpenSSL build has refused: that element of the
+// chain had no event of its own. If it is that of an authority in the middle, nothing is
+// known of the host's.
+func (e *Events) refused(j *join, ev *event) {
+	if len(j.chain) > 0 && len(j.chain[0]) > 0 || len(ev.der) == 0 {
+		return
+	}
+	c, err := x509.ParseCertificate(ev.der)
+	if err != nil || c.IsCA && !bytes.Equal(c.RawIssuer, c.RawSubject) {
+		return
+	}
+	e.certificate(j, &event{data: "0", der: ev.der})
+}
+
 // deferred: Exim gives up this host for now.
 func (e *Events) deferred(j *join, ev *event, now time.Time) []ended {
 	said := printable(ev.data, maxEventData)
@@ -248,6 +263,7 @@ func (e *Events) deferred(j *join, ev *event, now time.Time) []ended {
 		s.Result = tlsrpt.DNSSECInvalid
 	case why == handshakeFailed:
 		s.Result = tlsrpt.ValidationFailure
+		e.refused(j, ev)
 		if !verificationFailed(said) {
 			e.joins.noteFailure(ev, now)
 		}

@@ -372,6 +372,16 @@ func TestEventsCertificates(t *testing.T) {
 				t.Errorf("a handshake that fails behind the certificates: got %s (%s)", s.Result, s.Reason)
 			}
 		})
+		t.Run("refused: "+tt.name, func(t *testing.T) {
+			var s reporting.Session
+			e := &ingest.Events{Roots: testCA(t), Now: func() time.Time { return at }, Emit: func(got reporting.Session) { s = got }}
+			_, der, _ := strings.Cut(shown(t, tt.domain)[0], "der=")
+			der, _, _ = strings.Cut(der, " ")
+			joined(t, e, ehlo, said("msg:host:defer", "TLS session: (SSL_connect): error:0A000086:SSL routines::certificate verify failed", "e=-37", "der="+der, domain, host))
+			if s.Result != tt.result {
+				t.Errorf("OpenSSL without an event for the certificate: got %s (%s), want %s", s.Result, s.Reason, tt.result)
+			}
+		})
 		t.Run("verdict: "+tt.name, func(t *testing.T) {
 			var result tlsrpt.ResultType = "none"
 			e := &ingest.Events{

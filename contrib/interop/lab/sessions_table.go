@@ -93,18 +93,7 @@ const (
 		dane-ta-wrongname  mx1 tlsa validation-failure
 		testing-foreign-mx mx1 sts validation-failure/mx-not-in-policy
 	`
-	// With OpenSSL there is no event for the certificate that fails, so that nothing but
-	// the log says why.
-	eximEventsOpenSSL = `
-		sts-expired    mx1 sts validation-failure
-		sts-selfsigned mx1 sts validation-failure
-		sts-wrongname  mx1 sts validation-failure
-		sts-failover   mx1 sts validation-failure
-		sts-failover   mx2 sts success
-		mixed-broken   mx1 tlsa certificate-not-trusted
-		mixed-broken   mx2 sts validation-failure
-	`
-	// The main log tells why then, but of an MX host that failed before another one took the
+	// With OpenSSL the main log tells why a certificate failed, but of an MX host that failed before another one took the
 	// message no more than with GnuTLS.
 	eximLogOpenSSL = `
 		sts-failover   mx2 sts success
