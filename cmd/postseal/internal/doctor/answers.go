@@ -30,7 +30,7 @@ func checkAnswers(ctx context.Context, e *env) []Finding {
 	for i, q := range all {
 		g.Go(func() {
 			x, err := e.Explain(ctx, q.domain)
-			if (err != nil || x.STS == nil) && e.absent(ctx, q.domain) {
+			if i < len(e.STSDomains) && (err != nil || x.STS == nil) && e.absent(ctx, q.domain) {
 				found[i] = hint("there is no "+q.domain+", says the resolver: no domain with an MTA-STS policy was tried", nameSTSDomain)
 				return
 			}

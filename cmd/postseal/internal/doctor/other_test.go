@@ -132,6 +132,15 @@ func TestSendmail(t *testing.T) {
 	}, newSendmail)
 }
 
+// TestSendmailTrustAD: Sendmail does DANE without trust-ad, so nothing is found there.
+func TestSendmailTrustAD(t *testing.T) {
+	b := newSendmail(t)
+	b.files["/etc/resolv.conf"] = "nameserver 127.0.0.1\n"
+	if r := b.run(); r.Level == doctor.Error || strings.Contains(written(r), "resolv.conf") {
+		t.Error(written(r))
+	}
+}
+
 // TestOthersWell: Exim and Sendmail as they should be have nothing to mend either.
 func TestOthersWell(t *testing.T) {
 	for name, newBed := range map[string]func(*testing.T) *bed{"exim": newExim, "sendmail": newSendmail} {
