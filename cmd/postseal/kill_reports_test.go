@@ -23,7 +23,7 @@ import (
 
 // killReports are owed for each time that the daemon is killed: more than it can send
 // before. One of ten is sent by mail, which has a limit of 20 a second.
-const killReports = 60
+const killReports = 120
 
 // TestReportsKilled kills the daemon again and again while it sends reports. None is
 // lost; twice come only those that the daemon has announced, with the same id.
@@ -38,7 +38,7 @@ func TestReportsKilled(t *testing.T) {
 		}
 		d := k.start()
 		k.await(before + 1)
-		time.Sleep(time.Duration(k.random.IntN(300)) * time.Millisecond)
+		time.Sleep(time.Duration(k.random.IntN(60)) * time.Millisecond)
 		kill(d)
 		kills++
 	}
