@@ -31,7 +31,7 @@ func (l *lab) freshExim(ctx context.Context) error {
 }
 
 func (l *lab) freshSendmail(ctx context.Context) error {
-	return l.fresh(ctx, func() error { return l.newcomer(ctx, nil, filepath.Join(l.work, "sendmail"), freshSendmail) })
+	return l.fresh(ctx, func() error { return l.newcomer(ctx, nil, filepath.Join(l.work, l.sendmailRoot), freshSendmail) })
 }
 
 // fresh tells a story while the lab's own daemon is away: the packaged one listens where

@@ -37,7 +37,8 @@ func main() {
 	flag.StringVar(&o.postseal, "postseal", "", "the daemon's `binary`")
 	flag.StringVar(&o.pkg, "package", "", "the Debian `package`")
 	flag.StringVar(&o.contrib, "contrib", "", "`folder` with the configurations that administrators include")
-	flag.StringVar(&o.eximRoot, "exim", "exim", "`name` of the chroot with Exim: exim, or "+eximOpenSSL)
+	flag.StringVar(&o.eximRoot, "exim", "exim", "`name` of the chroot with Exim; in "+eximOpenSSL+" it is built with OpenSSL")
+	flag.StringVar(&o.sendmailRoot, "sendmail", "sendmail", "`name` of the chroot with Sendmail")
 	flag.IntVar(&o.kills, "kills", 20, "how often the daemon is killed in the story of that name")
 	flag.BoolVar(&o.keep, "keep", false, "when done, keep everything running until interrupted")
 	suites := flag.String("suites", "bookworm,trixie", "comma-separated chroots")
@@ -57,15 +58,16 @@ func main() {
 }
 
 type options struct {
-	work     string
-	postseal string
-	pkg      string
-	contrib  string
-	eximRoot string // chroot of Exim
-	kills    int
-	suites   []string
-	only     []string
-	keep     bool
+	work         string
+	postseal     string
+	pkg          string
+	contrib      string
+	eximRoot     string // chroot of Exim
+	sendmailRoot string // and of Sendmail
+	kills        int
+	suites       []string
+	only         []string
+	keep         bool
 }
 
 // wants reports whether a scenario or story was asked for.
