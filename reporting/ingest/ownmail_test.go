@@ -275,7 +275,6 @@ func TestOwnStateBefore(t *testing.T) {
 	}{
 		"postfix":  {mta37(pfUp)[0], 1},
 		"exim":     {id16 + "H=mx.a.example [192.0.2.1]:25: a TLS session is required, but the server did not offer TLS support", 0x41},
-		"sendmail": {verified, 0x61},
 	} {
 		t.Run(format, func(t *testing.T) {
 			r := ownReader(t, format, nil)

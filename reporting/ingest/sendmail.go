@@ -15,9 +15,6 @@ const (
 	// sendmailCached is how long a connection may stay open for the next message:
 	// twice ConnectionCacheTimeout, which is 5 min.
 	sendmailCached = 10 * time.Minute
-
-	// sendmailBurst: what is said of several recipients is logged at once.
-	sendmailBurst = time.Minute
 )
 
 // sendmail reads the log of Sendmail 8.17 and 8.18.
@@ -68,9 +65,8 @@ type sendmailRecent struct {
 }
 
 type sendmailCounted struct {
-	host   string
-	result tlsrpt.ResultType
-	at     time.Time
+	host string
+	at   time.Time
 }
 
 func newSendmail(o Options) *sendmail {
@@ -166,7 +162,7 @@ func (s *sendmail) starttls(e *entry, text []byte) {
 		s.add(p, established(&line, at))
 	case 'c':
 		if t := p.last(); t != nil && !t.broken && t.detail == "" && line.reason != "ok" {
-			t.detail = line.reason
+			t.explain(line.reason)
 		}
 	case 'x':
 		t := sendmailTry{at: at, broken: true, verdict: verdict{result: tlsrpt.ValidationFailure, reason: line.reason}}
@@ -180,6 +176,16 @@ func (s *sendmail) starttls(e *entry, text []byte) {
 		p.local = true
 	}
 	s.settle(slot)
+}
+
+// explain says what the certificate lacks. Under DANE the handshake's own line has failed
+// the session already: that no record matches is the same in other words, but with
+// DANE-TA it may be the name or the date (RFC 7672 §3.1.2).
+func (t *sendmailTry) explain(detail string) {
+	t.detail = detail
+	if result := verifyResult(detail); t.failed() && result != tlsrpt.ValidationFailure {
+		t.result, t.reason = result, detail
+	}
 }
 
 func established(line *sendmailTLS, at time.Time) sendmailTry {
@@ -244,7 +250,7 @@ func (s *sendmail) reject(e *entry, p *sendmailProcess, r *sendmailReject, v ver
 		return
 	}
 	// No word of a handshake: there was none, or it was that of an earlier message.
-	if r.ruleset == "tls_rcpt" && s.justCounted(e.key, r.host, "", at) {
+	if r.ruleset == "tls_rcpt" && s.justCounted(e.key, r.host, at) {
 		return
 	}
 	if v.result == tlsrpt.ValidationFailure && v.reason != "mx-not-in-policy" {
@@ -321,10 +327,6 @@ func filterAddress(ip netip.Addr) bool {
 func (s *sendmail) conclude(e *entry, p *sendmailProcess, to *sendmailTo, at time.Time) {
 	if to.host != "" && to.ip.IsValid() {
 		p.know(sendmailHost{to.host, to.ip})
-	}
-	if rest, found := strings.CutPrefix(to.stat, "Deferred: Name server: "); found && strings.HasSuffix(rest, "lookup failure for TLSA RR") &&
-		!s.justCounted(e.key, to.host, tlsrpt.DNSSECInvalid, at) {
-		s.add(p, sendmailTry{at: at, host: sendmailHost{name: to.host}, verdict: verdict{result: tlsrpt.DNSSECInvalid, reason: "TLSA lookup failed", policy: tlsrpt.TLSA}})
 	}
 	if said, found := strings.CutPrefix(to.stat, "Deferred: "); found && len(said) > 10 && (strings.HasPrefix(said[10:], "STS ") || strings.HasPrefix(said[10:], "DANE")) {
 		r := sendmailReject{ruleset: "tls_rcpt", host: to.host, text: said}

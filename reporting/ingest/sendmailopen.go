@@ -77,32 +77,21 @@ func (s *sendmail) counted(key []byte, t *sendmailTry, at time.Time) {
 	if len(slot.value.hosts) >= maxTries {
 		slot.value.hosts = slices.Delete(slot.value.hosts, 0, 1)
 	}
-	slot.value.hosts = append(slot.value.hosts, sendmailCounted{t.host.name, t.result, at})
+	slot.value.hosts = append(slot.value.hosts, sendmailCounted{t.host.name, at})
 	s.recent.settle(slot, func(*sendmailRecent) {})
 }
 
-// justCounted reports whether the process has counted a session with a host: of any
-// result while its connection may still be open, of a certain one in a moment.
-func (s *sendmail) justCounted(key []byte, host string, result tlsrpt.ResultType, at time.Time) bool {
+// justCounted reports whether the process has counted a session with a host whose
+// connection may still be open.
+func (s *sendmail) justCounted(key []byte, host string, at time.Time) bool {
 	slot := s.recent.find(key)
-	if slot == nil {
-		return false
-	}
-	for _, c := range slot.value.hosts {
-		since := at.Sub(c.at).Abs()
-		if c.host == host && (result == "" && since < sendmailCached || result != "" && c.result == result && since < sendmailBurst) {
-			return true
-		}
-	}
-	return false
+	return slot != nil && slices.ContainsFunc(slot.value.hosts, func(c sendmailCounted) bool {
+		return c.host == host && at.Sub(c.at).Abs() < sendmailCached
+	})
 }
 
-// sendmailStateVersion names the layout below, and no other reader's. The one before had
-// no messages of our own.
-const (
-	sendmailStateVersion = 0x62
-	sendmailStateBefore  = 0x61
-)
+// sendmailStateVersion names the layout below, and no other reader's.
+const sendmailStateVersion = 0x63
 
 func (s *sendmail) AppendState(dst []byte) []byte {
 	start := len(dst)
@@ -120,7 +109,6 @@ func (s *sendmail) AppendState(dst []byte) []byte {
 		w.uint(uint64(len(r.value.hosts)))
 		for _, c := range r.value.hosts {
 			w.text(c.host)
-			w.text(string(c.result))
 			w.time(c.at)
 		}
 	}
@@ -129,7 +117,7 @@ func (s *sendmail) AppendState(dst []byte) []byte {
 }
 
 func (s *sendmail) RestoreState(state []byte) error {
-	r, err := checkedState(state, sendmailStateVersion, sendmailStateBefore)
+	r, err := checkedState(state, sendmailStateVersion, 0)
 	if err != nil {
 		return err
 	}
@@ -145,7 +133,7 @@ func (s *sendmail) RestoreState(state []byte) error {
 	for range r.count(maxProcesses) {
 		c := &slot[sendmailRecent]{key: r.text(), at: r.time()}
 		for range r.count(maxTries) {
-			c.value.hosts = append(c.value.hosts, sendmailCounted{host: r.text(), result: tlsrpt.ResultType(r.text()), at: r.time()})
+			c.value.hosts = append(c.value.hosts, sendmailCounted{host: r.text(), at: r.time()})
 		}
 		if fresh.recent.byKey[c.key] != nil {
 			return errState

@@ -88,7 +88,6 @@ END
 	sessions: func() counts { return expected("exim", freshDANE+" mx1 tlsa success\n"+freshSTS+" mx1 sts success") },
 }
 
-// Sendmail 8.17 has no DANE: the daemon delivers, and counts that itself.
 var freshSendmail = newcomer{
 	mta: "sendmail",
 	leavings: "/etc/mail/lab.* /etc/mail/table.* /etc/mail/access* /etc/mail/local-host-names /etc/mail/virtusertable* " +
@@ -100,11 +99,29 @@ var freshSendmail = newcomer{
 	sockets: []string{"/dev/log"},
 	mailLog: machineLog,
 	proofs: []proof{
-		{"to the domain with DANE by way of the daemon", `to=<\S+@dane\.signed\.test>.*mailer=postseal.*stat=Sent`},
-		{"the host of the domain with MTA-STS is verified", `STARTTLS=client, relay=mx1\.sts\.plain\.test.*verify=OK`},
-		{"sent to the domain with MTA-STS", `to=<\S+@sts\.plain\.test>.*mailer=esmtp.*stat=Sent`},
+		{"the host of the domain with DANE is verified", `STARTTLS=client, relay=mx1\.dane\.signed\.test.*verify=TRUSTED`},
+		{"sent to the domain with DANE", `to=<\S+@dane\.signed\.test>.*mailer=esmtp.*stat=Sent`},
+		sendmailVerified, sendmailSent,
 	},
 	sessions: func() counts {
-		return plus(expected("sendmail", freshSTS+" mx1 sts success"), expected("delivery", freshDANE+" mx1 tlsa success"))
+		return expected("sendmail", freshDANE+" mx1 tlsa success\n"+freshSTS+" mx1 sts success")
 	},
+}
+
+var (
+	sendmailVerified = proof{"the host of the domain with MTA-STS is verified", `STARTTLS=client, relay=mx1\.sts\.plain\.test.*verify=OK`}
+	sendmailSent     = proof{"sent to the domain with MTA-STS", `to=<\S+@sts\.plain\.test>.*mailer=esmtp.*stat=Sent`}
+)
+
+// withoutDANE is for Sendmail before 8.18: the daemon delivers what has TLSA records, and
+// counts that itself.
+func (n newcomer) withoutDANE() newcomer {
+	n.proofs = []proof{
+		{"to the domain with DANE by way of the daemon", `to=<\S+@dane\.signed\.test>.*mailer=postseal.*stat=Sent`},
+		sendmailVerified, sendmailSent,
+	}
+	n.sessions = func() counts {
+		return plus(expected("sendmail", freshSTS+" mx1 sts success"), expected("delivery", freshDANE+" mx1 tlsa success"))
+	}
+	return n
 }

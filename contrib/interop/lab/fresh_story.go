@@ -31,7 +31,13 @@ func (l *lab) freshExim(ctx context.Context) error {
 }
 
 func (l *lab) freshSendmail(ctx context.Context) error {
-	return l.fresh(ctx, func() error { return l.newcomer(ctx, nil, filepath.Join(l.work, l.sendmailRoot), freshSendmail) })
+	n := freshSendmail
+	if dane, err := l.sendmailDANE(ctx); err != nil {
+		return err
+	} else if !dane {
+		n = n.withoutDANE()
+	}
+	return l.fresh(ctx, func() error { return l.newcomer(ctx, nil, filepath.Join(l.work, l.sendmailRoot), n) })
 }
 
 // fresh tells a story while the lab's own daemon is away: the packaged one listens where

@@ -24,6 +24,7 @@ type other struct {
 	mainlog string                 // path
 	parse   func(string) []attempt // reads that
 	flush   []string               // the command that tries everything in the queue
+	dane    bool                   // Sendmail: it does DANE itself
 	hands   string                 // how the names of those that hand over to the daemon begin: mailers, transports
 	daemon  *daemon
 

@@ -19,6 +19,7 @@ var scenarios = []scenario{
 	{name: "dane-nostarttls", zone: signed, mx: []mx{{cert: noTLS, tlsa: ee}}, answer: "OK dane-only", want: refused("TLS is required, but was not offered")},
 	{name: "dane-failover", zone: signed, mx: []mx{{cert: good, tlsa: mismatch}, {cert: selfSigned, tlsa: ee}}, answer: "OK dane-only", want: sentOver("Verified")},
 	{name: "dane-unusable", zone: signed, mx: []mx{{cert: selfSigned, tlsa: unusable}}, answer: "OK dane", want: sentOver("Untrusted")},
+	{name: "unusable-nostarttls", zone: signed, mx: []mx{{cert: noTLS, tlsa: unusable}}, answer: "OK dane", want: refused("TLS is required, but was not offered")},
 	{name: "dane-partial", zone: signed, mx: []mx{{cert: selfSigned, tlsa: ee}, {cert: good}}, answer: "OK dane", want: sentOver("Verified")},
 
 	// DNS that cannot be believed: mail waits, and the log says why (RFC 7672 §2.1.2).

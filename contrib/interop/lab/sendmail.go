@@ -7,12 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"postseal/policy/requiretls"
 )
 
-// Where Sendmail is, and its daemon. Sendmail 8.17 has no DANE.
+// Where Sendmail is, and its daemon.
 const (
 	sendmailAddress = "127.0.25.11"
 	sendmailDaemon  = "127.0.0.11"
@@ -27,7 +28,10 @@ const (
 
 // newSendmail configures Sendmail and starts it, with a daemon of its own.
 func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
-	if o, err = newOther(l, "sendmail", "sendmail", sendmailAddress); err != nil {
+	if o, err = newOther(l, "sendmail", l.sendmailRoot, sendmailAddress); err != nil {
+		return nil, err
+	}
+	if o.dane, err = l.sendmailDANE(ctx); err != nil {
 		return nil, err
 	}
 	o.parse, o.hands = sendmailAttempts, "postseal"
@@ -36,7 +40,13 @@ func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
 	if o.daemon, err = newDaemon(l.folder, l.postseal, "daemon-sendmail", validating, sendmailDaemon, nil); err != nil {
 		return nil, err
 	}
-	err = o.daemon.amend("dane = true", "dane = false", `for = ["mixed", `, `for = ["mixed", "dane", `, "[milter]\n", "[milter]\nroute = \"recipient\"\n",
+	own := ""
+	if o.dane {
+		own = "define(`confDANE', `true')dnl\n"
+	} else if err := o.daemon.amend("dane = true", "dane = false", `for = ["mixed", `, `for = ["mixed", "dane", `); err != nil {
+		return nil, err
+	}
+	err = o.daemon.amend("[milter]\n", "[milter]\nroute = \"recipient\"\n",
 		`local_domains = ["`+localDomain+`"]`, `local_domains = ["`+o.domain+`", "`+virtualDomain+`"]`+"\n"+`local_relay = "tcp:`+sendmailDaemon+":"+sendmailLocal+`"`)
 	if err != nil {
 		return nil, err
@@ -48,8 +58,8 @@ func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
 		return nil, err
 	}
 	err = o.write(map[string]string{
-		"etc/mail/lab.mc":           sendmailConfig(o.domain, ""),
-		"etc/mail/table.mc":         sendmailConfig(o.domain, "define(`POSTSEAL_RULE_0')dnl\nFEATURE(`mailertable', `hash /etc/mail/mailertable')dnl\n"),
+		"etc/mail/lab.mc":           sendmailConfig(o.domain, own),
+		"etc/mail/table.mc":         sendmailConfig(o.domain, own+"define(`POSTSEAL_RULE_0')dnl\nFEATURE(`mailertable', `hash /etc/mail/mailertable')dnl\n"),
 		"etc/mail/mailertable":      byName("none-signed").domain() + "\tsmtp:[127.0.0.1]\n",
 		"etc/mail/access":           "Connect:127\tRELAY\n",
 		"etc/mail/local-host-names": o.domain + "\n" + virtualDomain + "\n",
@@ -67,6 +77,12 @@ func newSendmail(ctx context.Context, l *lab) (o *other, err error) {
 		return nil, err
 	}
 	return o, o.start(ctx, "/usr/sbin/sendmail", "-C/etc/mail/lab.cf", "-Lsm-mta", "-bD")
+}
+
+// sendmailDANE reports whether Sendmail can do DANE itself, which came with 8.18.
+func (l *lab) sendmailDANE(ctx context.Context) (bool, error) {
+	built, err := output(ctx, "chroot", filepath.Join(l.work, l.sendmailRoot), "/usr/sbin/sendmail", "-d0.13", "-bt")
+	return slices.Contains(strings.Fields(built), "DANE"), err
 }
 
 // sendmailConfig is sendmail.mc: what an administrator would have, but for
@@ -142,15 +158,21 @@ func syslog(socket, host, path string) (io.Closer, error) {
 
 var (
 	sendmailLine = regexp.MustCompile(`: to=(\S+), .*?mailer=([^,]+), .*stat=(.*)`)
+	sendmailRule = regexp.MustCompile(`: ruleset=tls_rcpt, arg1=([^,]+), .*(reject=.*)`)
 	anAddress    = regexp.MustCompile(`<([^>]+)>`)
 )
 
 // sendmailAttempts reads Sendmail's log. Recipients with one result share a line,
-// and those of tagged messages bear a suffix there. "dsn=" is not looked at: on a
-// line "Sent" it can be that of the recipient before.
+// and those of tagged messages bear a suffix there. Before 8.18.2 only the line of the
+// ruleset says why one was refused. "dsn=" is not looked at: on a line "Sent" it can be
+// that of the recipient before.
 func sendmailAttempts(log string) []attempt {
 	var all []attempt
+	rejected := map[string]string{} // by recipient
 	for line := range strings.Lines(log) {
+		if r := sendmailRule.FindStringSubmatch(strings.TrimSpace(line)); r != nil {
+			rejected[r[1]] = " " + r[2]
+		}
 		l := sendmailLine.FindStringSubmatch(strings.TrimSpace(line))
 		if l == nil {
 			continue
@@ -164,7 +186,8 @@ func sendmailAttempts(log string) []attempt {
 		}
 		for _, to := range anAddress.FindAllStringSubmatch(l[1], -1) {
 			recipient, _ := requiretls.CutSuffix(to[1])
-			all = append(all, attempt{recipient: recipient, status: status, via: l[2], text: l[0]})
+			all = append(all, attempt{recipient: recipient, status: status, via: l[2], text: l[0] + rejected[to[1]]})
+			delete(rejected, to[1])
 		}
 	}
 	return all

@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// sendmail: Sendmail 8.17 with contrib/sendmail. It does MTA-STS by itself; DANE,
-// which it has not, mixed sets of MX hosts and tagged messages go out through the
-// daemon.
+// sendmail: Sendmail with contrib/sendmail. It does MTA-STS by itself, and DANE from 8.18
+// on. Before that DANE goes out through the daemon, and so do mixed sets of MX hosts and
+// tagged messages at any time.
 func (l *lab) sendmail(ctx context.Context) error {
 	o, err := newSendmail(ctx, l)
 	if err != nil {
 		return err
 	}
 	defer o.stop()
-	for _, c := range sendmailChapters {
+	for _, c := range sendmailChapters(o.dane) {
 		to, err := l.follow(ctx, o, c.name, c.mail, c.fates)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
@@ -38,67 +38,91 @@ func (l *lab) sendmail(ctx context.Context) error {
 	return nil
 }
 
-var sendmailChapters = []chapter{
-	{name: "policy", fates: []fate{
-		{local: "m", scenario: "none", status: "sent", via: "esmtp", wire: encrypted},
-		{local: "m", scenario: "none-selfsigned", status: "sent", via: "esmtp", wire: encrypted},
-		{local: "m", scenario: "none-plaintext", status: "sent", via: "esmtp", wire: clear},
-		{local: "m", scenario: "sts", status: "sent", via: "esmtp", wire: encrypted},
-		{local: "m", scenario: "sts-wildcard", status: "sent", via: "esmtp", wire: encrypted},
-		{local: "m", scenario: "sts-testing", status: "sent", via: "esmtp", wire: encrypted},
-		{local: "m", scenario: "sts-expired", status: "deferred", via: "esmtp", log: "403 4.7.0 authentication failed"},
-		{local: "m", scenario: "sts-selfsigned", status: "deferred", via: "esmtp", log: "403 4.7.0 authentication failed"},
-		{local: "m", scenario: "sts-wrongname", status: "deferred", via: "esmtp", log: "450 4.7.0 .* not listed in SANs"},
-		{local: "m", scenario: "sts-nostarttls", status: "deferred", via: "esmtp", log: "403 4.7.0 other side does not support STARTTLS"},
-		{local: "m", scenario: "sts-foreign-mx", status: "deferred", via: "esmtp", log: "450 4.7.0 .* not found in"},
+// What has TLSA records: by Sendmail itself, and through the daemon.
+var (
+	sendmailDANEFates = []fate{
+		{local: "m", scenario: "dane", status: "sent", via: "esmtp", wire: encrypted},
+		{local: "m", scenario: "dane-expired", status: "sent", via: "esmtp", wire: encrypted},
+		{local: "m", scenario: "dane-mismatch", status: "deferred", via: "esmtp", log: "454 4.7.0 DANE check failed"},
+		{local: "m", scenario: "dane-nostarttls", status: "deferred", via: "esmtp", log: "454 4.7.0 DANE: missing STARTTLS"},
+		{local: "m", scenario: "both-mismatch", status: "deferred", via: "esmtp", log: "454 4.7.0 DANE check failed"},
+		{local: "m", scenario: "dane-unusable", status: "sent", via: "esmtp", wire: encrypted},
+		{local: "m", scenario: "unusable-nostarttls", status: "deferred", via: "esmtp"},
+	}
+	daemonDANEFates = []fate{
 		{local: "m", scenario: "dane", status: "sent", via: "postseal", wire: encrypted},
 		{local: "m", scenario: "dane-expired", status: "sent", via: "postseal", wire: encrypted},
 		{local: "m", scenario: "dane-mismatch", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx1.dane-mismatch"},
 		{local: "m", scenario: "dane-nostarttls", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx1.dane-nostarttls"},
 		{local: "m", scenario: "both-mismatch", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx1.both-mismatch"},
-		{local: user, status: "sent", via: "local"},
-	}},
-	{name: "mixed", fates: []fate{
-		{local: "m", scenario: "mixed", status: "sent", via: "postseal", wire: encrypted},
-		{local: "m", scenario: "mixed-pkix", status: "sent", via: "postseal", wire: encrypted},
-		{local: "m", scenario: "mixed-dane", status: "sent", via: "postseal", wire: encrypted},
-		{local: "m", scenario: "mixed-broken", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx[12].mixed-broken"},
 		{local: "m", scenario: "dane-unusable", status: "sent", via: "postseal", wire: encrypted},
-	}},
-	// One message, five domains, of which one is local: each recipient has a result of
-	// its own (RFC 8689 §4.2.1).
-	{name: "requiretls", mail: mail{headers: []string{asking}, params: "RET=FULL", body: secret}, fates: []fate{
-		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-requiretls", wire: required},
-		{local: "perm", scenario: "rt-dane", status: "bounced", via: "postseal-requiretls", log: "550 5.1.1 .*no such mailbox"},
-		{local: "tmp", scenario: "rt-dane", status: "deferred", via: "postseal-requiretls", log: "451 4.2.1 .*mailbox is busy"},
-		{local: "m", scenario: "rt-sts", status: "sent", via: "postseal-requiretls", wire: required},
-		{local: "m", scenario: "rt-silent", status: "bounced", via: "postseal-requiretls", log: "550 5.7.30 "},
-		{local: "m", scenario: "rt-gone", status: "deferred", via: "postseal-requiretls", log: "4[0-9]{2} 4"},
-		{local: user, status: "sent", via: "local"},
-	}},
-	{name: "forged", mail: mail{client: stranger, headers: []string{asking, "X-Postseal-Route: requiretls"}}, fates: []fate{
-		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal", wire: encrypted},
-		{local: "m", scenario: "none-plaintext", status: "sent", via: "esmtp", wire: clear},
-		{local: "m", scenario: "none-plaintext", suffix: ".requiretls.invalid", status: "sent", via: "esmtp", wire: clear},
-		{local: "m", scenario: "sts-expired", suffix: ".relaxed.invalid", status: "deferred", via: "esmtp", log: "403 4.7.0"},
-		{local: "m", scenario: "sts-expired", suffix: ".Relaxed.INVALID.", status: "deferred", via: "esmtp", log: "403 4.7.0"},
-		{local: "m", scenario: "none-plaintext", suffix: ".relaxed.invalid.requiretls.invalid", status: "sent", via: "esmtp", wire: clear},
-	}},
-	{name: "relaxed", mail: mail{headers: []string{waiving}}, fates: []fate{
-		{local: "m", scenario: "sts-expired", status: "sent", via: "postseal-relaxed", wire: encrypted},
-		{local: "m", scenario: "sts-nostarttls", status: "sent", via: "postseal-relaxed", wire: clear},
-		{local: "m", scenario: "dane-mismatch", status: "sent", via: "postseal-relaxed", wire: encrypted},
-		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-relaxed", wire: encrypted},
-		{local: user, status: "sent", via: "local"},
-	}},
-	// More than one field is malformed, and changes nothing (RFC 8689 §3).
-	{name: "twice", mail: mail{headers: []string{waiving, waiving}}, fates: []fate{
-		{local: "m", scenario: "sts-nostarttls", status: "deferred", via: "esmtp", log: "403 4.7.0"},
-	}},
-	{name: "both", mail: mail{headers: []string{waiving, asking}}, fates: []fate{
-		{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-requiretls", wire: required},
-		{local: "m", scenario: "rt-plaintext", status: "bounced", via: "postseal-requiretls", log: "5[0-9]{2} 5.7."},
-	}},
+		{local: "m", scenario: "unusable-nostarttls", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx1.unusable-nostarttls"},
+	}
+)
+
+// sendmailChapters are the tables of the story. dane: Sendmail does that itself.
+func sendmailChapters(dane bool) []chapter {
+	pinned, untagged := daemonDANEFates, "postseal"
+	if dane {
+		pinned, untagged = sendmailDANEFates, "esmtp"
+	}
+	return []chapter{
+		{name: "policy", fates: []fate{
+			{local: "m", scenario: "none", status: "sent", via: "esmtp", wire: encrypted},
+			{local: "m", scenario: "none-selfsigned", status: "sent", via: "esmtp", wire: encrypted},
+			{local: "m", scenario: "none-plaintext", status: "sent", via: "esmtp", wire: clear},
+			{local: "m", scenario: "sts", status: "sent", via: "esmtp", wire: encrypted},
+			{local: "m", scenario: "sts-wildcard", status: "sent", via: "esmtp", wire: encrypted},
+			{local: "m", scenario: "sts-testing", status: "sent", via: "esmtp", wire: encrypted},
+			{local: "m", scenario: "sts-expired", status: "deferred", via: "esmtp", log: "403 4.7.0 authentication failed"},
+			{local: "m", scenario: "sts-selfsigned", status: "deferred", via: "esmtp", log: "403 4.7.0 authentication failed"},
+			{local: "m", scenario: "sts-wrongname", status: "deferred", via: "esmtp", log: "450 4.7.0 .* not listed in SANs"},
+			{local: "m", scenario: "sts-nostarttls", status: "deferred", via: "esmtp", log: "403 4.7.0 other side does not support STARTTLS"},
+			{local: "m", scenario: "sts-foreign-mx", status: "deferred", via: "esmtp", log: "450 4.7.0 .* not found in"},
+			{local: user, status: "sent", via: "local"},
+		}},
+		{name: "dane", fates: pinned},
+		{name: "mixed", fates: []fate{
+			{local: "m", scenario: "mixed", status: "sent", via: "postseal", wire: encrypted},
+			{local: "m", scenario: "mixed-pkix", status: "sent", via: "postseal", wire: encrypted},
+			{local: "m", scenario: "mixed-dane", status: "sent", via: "postseal", wire: encrypted},
+			{local: "m", scenario: "mixed-broken", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx[12].mixed-broken"},
+		}},
+		// One message, five domains, of which one is local: each recipient has a result of
+		// its own (RFC 8689 §4.2.1).
+		{name: "requiretls", mail: mail{headers: []string{asking}, params: "RET=FULL", body: secret}, fates: []fate{
+			{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-requiretls", wire: required},
+			{local: "perm", scenario: "rt-dane", status: "bounced", via: "postseal-requiretls", log: "550 5.1.1 .*no such mailbox"},
+			{local: "tmp", scenario: "rt-dane", status: "deferred", via: "postseal-requiretls", log: "451 4.2.1 .*mailbox is busy"},
+			{local: "m", scenario: "rt-sts", status: "sent", via: "postseal-requiretls", wire: required},
+			{local: "m", scenario: "rt-silent", status: "bounced", via: "postseal-requiretls", log: "550 5.7.30 "},
+			{local: "m", scenario: "rt-gone", status: "deferred", via: "postseal-requiretls", log: "4[0-9]{2} 4"},
+			{local: user, status: "sent", via: "local"},
+		}},
+		{name: "forged", mail: mail{client: stranger, headers: []string{asking, "X-Postseal-Route: requiretls"}}, fates: []fate{
+			{local: "m", scenario: "rt-dane", status: "sent", via: untagged, wire: encrypted},
+			{local: "m", scenario: "none-plaintext", status: "sent", via: "esmtp", wire: clear},
+			{local: "m", scenario: "none-plaintext", suffix: ".requiretls.invalid", status: "sent", via: "esmtp", wire: clear},
+			{local: "m", scenario: "sts-expired", suffix: ".relaxed.invalid", status: "deferred", via: "esmtp", log: "403 4.7.0"},
+			{local: "m", scenario: "sts-expired", suffix: ".Relaxed.INVALID.", status: "deferred", via: "esmtp", log: "403 4.7.0"},
+			{local: "m", scenario: "none-plaintext", suffix: ".relaxed.invalid.requiretls.invalid", status: "sent", via: "esmtp", wire: clear},
+		}},
+		{name: "relaxed", mail: mail{headers: []string{waiving}}, fates: []fate{
+			{local: "m", scenario: "sts-expired", status: "sent", via: "postseal-relaxed", wire: encrypted},
+			{local: "m", scenario: "sts-nostarttls", status: "sent", via: "postseal-relaxed", wire: clear},
+			{local: "m", scenario: "dane-mismatch", status: "sent", via: "postseal-relaxed", wire: encrypted},
+			{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-relaxed", wire: encrypted},
+			{local: user, status: "sent", via: "local"},
+		}},
+		// More than one field is malformed, and changes nothing (RFC 8689 §3).
+		{name: "twice", mail: mail{headers: []string{waiving, waiving}}, fates: []fate{
+			{local: "m", scenario: "sts-nostarttls", status: "deferred", via: "esmtp", log: "403 4.7.0"},
+		}},
+		{name: "both", mail: mail{headers: []string{waiving, asking}}, fates: []fate{
+			{local: "m", scenario: "rt-dane", status: "sent", via: "postseal-requiretls", wire: required},
+			{local: "m", scenario: "rt-plaintext", status: "bounced", via: "postseal-requiretls", log: "5[0-9]{2} 5.7."},
+		}},
+	}
 }
 
 // sendmailShared: two domains share an MX host, whose certificate satisfies the one
@@ -162,9 +186,13 @@ func (l *lab) sendmailVirtual(ctx context.Context, o *other) error {
 
 // sendmailTable: beside a mailertable of the site, with rules in place of ours.
 func (l *lab) sendmailTable(ctx context.Context, o *other) error {
+	pinned := "postseal"
+	if o.dane {
+		pinned = "esmtp"
+	}
 	for address, mailer := range map[string]string{
 		"m@" + byName("mixed").domain():                           "postseal",
-		"m@" + byName("dane").domain():                            "postseal",
+		"m@" + byName("dane").domain():                            pinned,
 		"m@" + byName("sts").domain():                             "esmtp",
 		"m@" + byName("none-signed").domain():                     "smtp",
 		"m@" + byName("rt-dane").domain() + ".requiretls.invalid": "postseal-requiretls",

@@ -99,8 +99,9 @@ const (
 		sts-failover   mx2 sts success
 		mixed-broken   mx2 sts certificate-not-trusted
 	`
-	// Sendmail 8.17 has no DANE: the daemon does it, and holds what has both against both.
-	sendmailBoth = `
+	// What else the daemon sees where it does DANE for Sendmail: it holds what has both
+	// against both.
+	daemonBoth = `
 		both          mx1 sts certificate-not-trusted
 		both-mismatch mx1 sts success
 	`
