@@ -14,6 +14,8 @@ Mpostseal-relaxed,	P=[IPC], F=mDFMuXzk, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP/H
 LOCAL_CONFIG
 dnl # Fills the class {cert_altnames}, which the rules below need.
 O SetCertAltnames=true
+dnl # Takes "mx.example:.example" out of "match=mx.example:.example".
+Kpostseal_match regex -a: -s2 (match=)(.*)
 
 ifdef(`POSTSEAL_RULE_0', `dnl
 dnl # In place of the map mailertable, which has one file only. No -T here either.
@@ -48,22 +50,25 @@ LOCAL_TLS_RCPT
 R$*			$: $>Postseal_sts $1
 R$# $*			$# $1
 
-dnl # The argument is a recipient. Without {rcpt_addr} MTA-STS is off, as above.
+dnl # The argument is a recipient. Without {rcpt_addr} MTA-STS is off, as above. Of the
+dnl # rulesets that are called here only those are not our own that no version of Sendmail
+dnl # has renamed.
 SPostseal_sts
 R$*			$: < $&{rcpt_addr} > $1
 R< > $*			$@ OK
-R< $* > $*		$: $2 $| $>CanonAddr $2
-R$* $| $* < @ $+ > $*	$: $1 $| < $3 >
-R$* $| < $+ . >		$: $1 $| < $2 >
-R$* $| < $+ >		$: $1 $| < $(sts $2 $: $) >
-R$* $| < $* <TMPF> >	$#error $@ 4.7.0 $: "450 STS lookup temp fail"
-R$* $| < secure $* >	$: $1 $| verify $&{verify}
+R< $* > $*		$: $>CanonAddr $2
+R$* < @ $+ > $*		$: < $2 >
+R< $+ . >		$: < $1 >
+R< $+ >			$: < $(sts $1 $: $) >
+R< $* <TMPF> >		$#error $@ 4.7.0 $: "450 STS lookup temp fail"
+R< secure $* >		$: $1 $| verify $&{verify}
 dnl # TRUSTED is DANE, in 8.18 and later, which MTA-STS never overrides.
 R$* $| verify TRUSTED	$@ OK
 R$* $| verify OK	$: $1 $| $>Postseal_name $&{server_name}
 R$* $| verify $*	$@ $>TLS_connection $2 $| <TEMP+VERIFY:128>
 R$* $| $# $*		$# $2
-R$* $| NAMED		$@ $>STS_Check $1	is it in the policy?
+R$* servername=hostname $| NAMED	$: $1 $| NAMED
+R$* $| NAMED		$@ $>Postseal_listed $(postseal_match $1 $: : $)
 R$*			$@ OK			there is no policy
 
 dnl # Is the MX host a name of its certificate, or is a wildcard for its first label?
@@ -73,3 +78,14 @@ R$={cert_altnames}	$@ NAMED
 R$- . $+		$: *. $2
 R$={cert_altnames}	$@ NAMED
 R$*			$#error $@ 4.7.0 $: "450 STS " $&{server_name} " not listed in SANs"
+
+dnl # Is the MX host one of the policy's, or does a pattern stand for its first label? The
+dnl # argument is the list, with a colon at the end.
+SPostseal_listed
+R$*			$: : $1 $| $&{server_name}
+R$* $| $+ .		$: $1 $| $2
+R$* $| $+		$: $(macro {postseal_mx} $@ $2 $) $1 $| $2
+R$* : $&{postseal_mx} : $* $| $*	$@ OK
+R$* $| $- . $+		$: $(macro {postseal_mx} $@ . $3 $) $1
+R$* : $&{postseal_mx} : $*	$@ OK
+R$*			$#error $@ 4.7.0 $: "450 STS " $&{server_name} " not found in MX list"
