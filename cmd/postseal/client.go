@@ -14,18 +14,10 @@ import (
 	"postseal/cmd/postseal/internal/control"
 )
 
-// serviceSocket is where the daemon listens when systemd starts it
-// (RuntimeDirectory=postseal). An administrator's shell has not its environment.
-const serviceSocket = "/run/postseal/control.sock"
-
 // load reads the configuration that the command line asks for.
 func load(c *cli.Context) (*config.Config, error) {
 	return config.Load(c.String("config"), os.Getenv)
 }
-
-// serviceState is where the daemon keeps its state when systemd starts it
-// (StateDirectory=postseal).
-const serviceState = "/var/lib/postseal"
 
 // loadService is load for those who look at the daemon's files beside it: an
 // administrator's shell has not its environment, and means the service's state, not a
