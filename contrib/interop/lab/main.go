@@ -90,6 +90,7 @@ func run(ctx context.Context, o options) (failed bool, err error) {
 		return true, err
 	}
 	defer l.stop()
+	l.report.moving = strings.HasSuffix(o.sendmailRoot, "-"+moving)
 	l.runTable(ctx)
 	l.runStories(ctx)
 	l.report.summary(os.Stdout)
