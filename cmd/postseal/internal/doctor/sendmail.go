@@ -15,7 +15,8 @@ type sendmail struct {
 	options map[string]string // O name=value
 	maps    map[string]string // K name, the rest
 	milters map[string]string // X name, the rest
-	build   string            // what it was compiled with
+	made    string            // the version whose macros made it
+	build   string            // what the program was compiled with, below its version
 }
 
 func readSendmail(ctx context.Context, m *Machine) (*sendmail, error) {
@@ -38,6 +39,10 @@ func readSendmail(ctx context.Context, m *Machine) (*sendmail, error) {
 		case 'K':
 			if name, value, found := strings.Cut(rest, " "); found {
 				s.maps[name] = value
+			}
+		case 'D':
+			if version, is := strings.CutPrefix(rest, "Z"); is { // DZ8.18.1/Debian-6
+				s.made, _, _ = strings.Cut(version, "/")
 			}
 		case 'X':
 			if name, value, found := strings.Cut(rest, ","); found {
@@ -94,6 +99,9 @@ func checkSendmail(_ context.Context, e *env) []Finding {
 	case !e.Config.Host.DANE && len(e.Config.Delivery.Listen) == 0:
 		found = append(found, failure("host.dane is false, and there is no delivery.listen: mail to domains with DANE waits", `delivery.listen = ["tcp:127.0.0.1:8463"], and the mailertable of contrib/sendmail`))
 	}
+	if version := s.version(); version != "" && s.made != "" && version != s.made {
+		found = append(found, warning("sendmail.cf was made for Sendmail "+s.made+", but this is "+version+": each has rules of its own for MTA-STS", "touch /etc/mail/sendmail.mc"+rebuild))
+	}
 	if missing := s.lacks("SOCKETMAP", "STARTTLS", "_FFR_MTA_STS"); len(missing) > 0 {
 		found = append(found, failure("this Sendmail was built without "+strings.Join(missing, ", "), "a Sendmail that was, such as Debian's; or all domains with a policy through the fallback: delivery.for = [\"sts\", \"dane\"]"))
 	}
@@ -101,6 +109,16 @@ func checkSendmail(_ context.Context, e *env) []Finding {
 		found = append(found, ok("Sendmail asks postseal"))
 	}
 	return found
+}
+
+// version is that of the program, as -d0.13 prints it first; "" if it does not.
+func (s *sendmail) version() string {
+	rest, is := strings.CutPrefix(s.build, "Version ")
+	if !is {
+		return ""
+	}
+	version, _, _ := strings.Cut(rest, "\n")
+	return version
 }
 
 // lacks are the words that -d0.13 does not print; nil where it printed nothing.
