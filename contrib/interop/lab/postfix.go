@@ -18,6 +18,7 @@ type postfix struct {
 	snippets string // folder with the configuration that administrators include
 	version  string // of Postfix
 	older    bool   // than 3.10
+	terse    bool   // before 3.6: does not say why a certificate is not enough, but for its issuer and its date
 	native   bool   // 3.11 or newer: REQUIRETLS is built in
 	address  string
 	gates    bool // its failures fail the lab
@@ -46,6 +47,7 @@ func newPostfix(ctx context.Context, o options, logs, suite string, number int) 
 	if n, _ := fmt.Sscanf(p.version, "%d.%d", &major, &minor); n != 2 {
 		return nil, fmt.Errorf("what is Postfix %q?", p.version)
 	}
+	p.terse = major < 3 || major == 3 && minor < 6
 	p.older = major < 3 || major == 3 && minor < 10
 	p.native = major > 3 || major == 3 && minor > 10
 	p.log = &maillog{path: filepath.Join(p.root, "var/log/postfix.log")}
@@ -69,6 +71,14 @@ func newPostfix(ctx context.Context, o options, logs, suite string, number int) 
 		}
 		return c.Quit()
 	})
+}
+
+// words is the part of a regular expression that it can log.
+func (p *postfix) words(pattern string) string {
+	if p.terse && (pattern == nameMismatch || pattern == tlsaMismatch) {
+		return "Server certificate not verified"
+	}
+	return pattern
 }
 
 // mapName is the dialect of the daemon that this Postfix understands.

@@ -39,7 +39,7 @@ var reported = []struct {
 	{"none", "mailto:" + reportBox, "no-policy-found", 1, 0, ""},
 	{"dane", "https://" + reportHost + "/dane", "tlsa", 1, 0, ""},
 	{"sts", "mailto:" + reportBox + ",https://" + reportHost + "/sts", "sts", 1, 0, ""},
-	{"dane-mismatch", "mailto:" + reportBox, "tlsa", 0, 1, "certificate-not-trusted"},
+	{"sts-selfsigned", "mailto:" + reportBox, "sts", 0, 1, "certificate-not-trusted"},
 	{"dane-nostarttls", "mailto:" + reportBox, "tlsa", 0, 1, "starttls-not-supported"},
 	// This one wants it where its own certificate, under its own policy, is no good.
 	{"sts-expired", "", "sts", 0, 1, "certificate-expired"},

@@ -87,8 +87,11 @@ func (l *lab) sessionsByLog(ctx context.Context, p *postfix) error {
 	if p.native {
 		own += clearSessions
 	}
-	want := plus(expected("policy", policySessions), expected("postfix", own), expected("delivery", deliverySessions),
-		expected("postfix", severalRecipients))
+	sessions := expected("postfix", own)
+	if p.terse {
+		sessions = plus(sessions.without(terseDomains...), expected("postfix", terseSessions))
+	}
+	want := plus(expected("policy", policySessions), sessions, expected("delivery", deliverySessions), expected("postfix", severalRecipients))
 	got, err := l.daemon.await(ctx, want)
 	if err != nil {
 		return err

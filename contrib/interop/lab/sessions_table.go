@@ -36,6 +36,17 @@ const (
 		sts-foreign-mx     mx1 sts validation-failure/mx-not-in-policy
 		testing-foreign-mx mx1 sts validation-failure/mx-not-in-policy
 	`
+	// Of which Postfix before 3.6 says only that the certificate was not verified, and not
+	// whether its name or the TLSA records were the reason.
+	terseSessions = `
+		sts-wrongname     mx1 sts validation-failure
+		sts-foreign-mx    mx1 sts validation-failure
+		dane-ta-wrongname mx1 tlsa validation-failure
+		dane-mismatch     mx1 tlsa validation-failure
+		both-mismatch     mx1 tlsa validation-failure
+		dane-failover     mx1 tlsa validation-failure
+		dane-failover     mx2 tlsa success
+	`
 	// By TLSA records.
 	daneSessions = `
 		dane              mx1 tlsa success
@@ -114,6 +125,9 @@ const (
 		sts-testing  mx1 sts certificate-not-trusted/probe
 	`
 )
+
+// terseDomains are those of terseSessions.
+var terseDomains = []string{"sts-wrongname", "sts-foreign-mx", "dane-ta-wrongname", "dane-mismatch", "both-mismatch", "dane-failover"}
 
 // sentOnce are the domains that get one message each, on their own.
 var sentOnce = []string{"none", "none-selfsigned", "none-plaintext", "none-signed",

@@ -82,10 +82,10 @@ func (l *lab) compare(m message, d delivery, want outcome) (seen string, problem
 	} else if !contact {
 		seen += ", no contact"
 	}
-	if want.log != "" {
-		at, found := d.says(regexp.MustCompile(want.log))
+	if pattern := m.postfix.words(want.log); pattern != "" {
+		at, found := d.says(regexp.MustCompile(pattern))
 		if !found {
-			wrong("no line of the log matches %q", want.log)
+			wrong("no line of the log matches %q", pattern)
 		}
 		seen += ": " + at
 	}
