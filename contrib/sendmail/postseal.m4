@@ -22,7 +22,8 @@ dnl #     relaxed_listen = ["tcp:127.0.0.1:8466"]
 dnl #     local_domains = ["example.org"]            what stands in local-host-names
 dnl #     local_relay = "tcp:127.0.0.1:8467"         opened by define(`POSTSEAL_LOCAL_PORT', `8467')
 dnl #
-dnl # Sendmail 8.18 does DANE: define(`confDANE', `true') and host.dane = true. An alias or
+dnl # Sendmail 8.18 does DANE, with a sendmail.cf that was built with its own macros, not with
+dnl # those of 8.17: define(`confDANE', `true') and host.dane = true. An alias or
 dnl # virtual address that leads out of this host loses the tag of its message.
 dnl #
 dnl # Sendmail must be built with SOCKETMAP, MILTER, STARTTLS, _FFR_MTA_STS and

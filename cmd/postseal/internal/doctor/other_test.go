@@ -125,7 +125,7 @@ func TestSendmail(t *testing.T) {
 		}, doctor.Error, "sendmail", "there is no delivery.listen", "mailertable"},
 		{"upgraded since", func(b *bed) {
 			b.outputs["sendmail -d0.13 -bt"] = strings.Replace(b.outputs["sendmail -d0.13 -bt"], "8.18.1", "8.18.2", 1)
-		}, doctor.Warning, "sendmail", "made for Sendmail 8.18.1, but this is 8.18.2", "make -C /etc/mail"},
+		}, doctor.Error, "sendmail", "made for Sendmail 8.18.1, but this is 8.18.2", "make -C /etc/mail"},
 		{"another build", func(b *bed) { b.outputs["sendmail -d0.13 -bt"] = " Compiled with: MILTER STARTTLS\n" }, doctor.Error, "sendmail", "built without SOCKETMAP, _FFR_MTA_STS", "Debian's"},
 		{"half made: no milter in sendmail.cf", cf("Xpostseal", "#postseal"), doctor.Warning, "sendmail", "sendmail.cf has no such milter", "INPUT_MAIL_FILTER"},
 		{"half made: no milter.listen", func(b *bed) { b.conf("listen = [\"tcp:127.0.0.1:8462\"]\n", "") }, doctor.Error, "sendmail", "names the milter postseal, but milter.listen is not set", "milter.listen ="},

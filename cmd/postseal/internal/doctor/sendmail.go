@@ -100,7 +100,8 @@ func checkSendmail(_ context.Context, e *env) []Finding {
 		found = append(found, failure("host.dane is false, and there is no delivery.listen: mail to domains with DANE waits", `delivery.listen = ["tcp:127.0.0.1:8463"], and the mailertable of contrib/sendmail`))
 	}
 	if version := s.version(); version != "" && s.made != "" && version != s.made {
-		found = append(found, warning("sendmail.cf was made for Sendmail "+s.made+", but this is "+version+": each has rules of its own for MTA-STS", "touch /etc/mail/sendmail.mc"+rebuild))
+		// rules of 8.17 let 8.18 send in clear, where DANE demands TLS and STARTTLS is missing
+		found = append(found, failure("sendmail.cf was made for Sendmail "+s.made+", but this is "+version+": its rules for TLS may not hold mail back where these would", "touch /etc/mail/sendmail.mc"+rebuild))
 	}
 	if missing := s.lacks("SOCKETMAP", "STARTTLS", "_FFR_MTA_STS"); len(missing) > 0 {
 		found = append(found, failure("this Sendmail was built without "+strings.Join(missing, ", "), "a Sendmail that was, such as Debian's; or all domains with a policy through the fallback: delivery.for = [\"sts\", \"dane\"]"))
