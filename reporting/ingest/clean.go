@@ -15,6 +15,9 @@ const (
 	// maxReason leaves room for what TLS libraries say, and lets no remote host fill
 	// a report.
 	maxReason = 120
+
+	// maxAddress is that of an IP address, with a bracket.
+	maxAddress = len("[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]")
 )
 
 // domainName gives a domain or host name the form of a [reporting.Session]: A-labels,
@@ -83,7 +86,7 @@ func address(s string) netip.Addr {
 // §4.1.1.1), without the code in front.
 func heloName(reply string) string {
 	reply = strings.TrimLeft(reply, " \t\r\n")
-	if len(reply) > 4 && digits([]byte(reply[:3])) && (reply[3] == '-' || reply[3] == ' ') {
+	if len(reply) > 4 && strings.Trim(reply[:3], "0123456789") == "" && (reply[3] == '-' || reply[3] == ' ') {
 		reply = reply[4:]
 	}
 	reply = strings.TrimLeft(reply, " \t")

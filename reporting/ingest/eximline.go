@@ -14,7 +14,7 @@ import (
 // eximStamp takes "2026-11-22 03:01:00", with ".123" (+millisec) and " +0100"
 // (log_timezone) if they are there, and gives them the form of a clock's stamp.
 func eximStamp(line []byte, buf []byte) (stamp, rest []byte, ok bool) {
-	if len(line) <= isoLen || line[10] != ' ' {
+	if len(line) <= len("2026-11-22 03:01:00") || line[10] != ' ' {
 		return nil, nil, false
 	}
 	n := stampLen(line)
@@ -64,15 +64,6 @@ func eximID(b []byte) (id, rest []byte, ok bool) {
 		}
 	}
 	return nil, nil, false
-}
-
-func base62(b []byte) bool {
-	for _, c := range b {
-		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
-			return false
-		}
-	}
-	return true
 }
 
 // eximHost is "H=mx.example.org [192.0.2.1]:25": DS stands before the address if the MX

@@ -39,6 +39,7 @@ type exim struct {
 }
 
 func newExim(o Options) *exim {
+	o = o.filled()
 	x := &exim{clock: clock{location: o.Location, now: o.Now}, own: ownMails{is: o.Own, told: o.Delivered}}
 	x.skip = append(append(x.skip, o.Relaxed...), notCounted...)
 	x.init()
@@ -197,7 +198,7 @@ func (x *exim) recipient(id []byte, r *eximRecipient, at time.Time, emit func(re
 	}
 	if outside(r) {
 		m := x.open.get(id, at)
-		t := eximTry{at: at, result: tlsrpt.ValidationFailure, reason: "mx-not-in-policy", sts: true}
+		t := eximTry{at: at, result: tlsrpt.ValidationFailure, reason: outsidePolicyReason, sts: true}
 		if m.value.count(eximConnection{domain: r.domain, at: at}) {
 			x.emit(m, t, r.domain, emit)
 		}

@@ -165,43 +165,43 @@ const (
 )
 
 func (x *exim) AppendState(dst []byte) []byte {
-	start := len(dst)
-	w := stateWriter{append(dst, eximStateVersion)}
-	w.uint(uint64(len(x.open.byKey)))
+	w := newStateWriter(dst, eximStateVersion)
+	w.uint(uint64(x.open.len()))
 	for m := range x.open.all {
 		w.text(m.key)
 		w.time(m.at)
-		w.eximMessage(&m.value)
+		m.value.append(&w)
 	}
-	w.ownMails(&x.own)
-	return w.sealed(start)
+	x.own.append(&w)
+	return w.sealed()
 }
 
 func (x *exim) RestoreState(state []byte) error {
-	r, err := checkedState(state, eximStateVersion, eximStateBefore)
+	r, err := newStateReader(state, eximStateVersion, eximStateBefore)
 	if err != nil {
 		return err
 	}
 	var fresh exim
 	fresh.init()
 	for range r.count(maxMessages) {
-		m := &slot[eximMessage]{key: r.text(), at: r.time(), value: r.eximMessage()}
-		if fresh.open.byKey[m.key] != nil {
-			return errState
+		m := &slot[eximMessage]{key: r.text(), at: r.time(), value: readEximMessage(r)}
+		if fresh.open.has(m.key) {
+			r.refuse()
+			break
 		}
 		fresh.open.put(m)
 	}
-	own := r.ownMails()
-	if r.bad || len(r.b) > 0 {
-		return errState
+	own := readOwnMails(r)
+	if err := r.end(); err != nil {
+		return err
 	}
 	x.init()
 	x.open.take(&fresh.open)
-	x.own.open.take(own)
+	x.own.take(own)
 	return nil
 }
 
-func (w *stateWriter) eximMessage(m *eximMessage) {
+func (m *eximMessage) append(w *stateWriter) {
 	w.uint(uint64(len(m.tries)))
 	for i := range m.tries {
 		t := &m.tries[i]
@@ -234,7 +234,7 @@ func (w *stateWriter) eximMessage(m *eximMessage) {
 	}
 }
 
-func (r *stateReader) eximMessage() (m eximMessage) {
+func readEximMessage(r *stateReader) (m eximMessage) {
 	for range r.count(maxPerMessage) {
 		t := eximTry{at: r.time()}
 		t.host.name, t.host.ip, t.local = r.text(), r.addr(), r.addr()

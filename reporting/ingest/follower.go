@@ -17,10 +17,6 @@ const (
 	// told of none costs time only.
 	markAfter = 8 << 20          // bytes
 	markEvery = 10 * time.Second // if anything was read
-
-	// reasonMX says that a policy does not list an MX host; RFC 8460 has no result
-	// type for that.
-	reasonMX = "mx-not-in-policy"
 )
 
 // Follower records the sessions of a mail log as it grows. Which lines have been
@@ -49,7 +45,7 @@ func Missing(s *reporting.Session) bool {
 	case tlsrpt.DANERequired, tlsrpt.DNSSECInvalid:
 		return true
 	case tlsrpt.ValidationFailure:
-		return s.Reason == reasonMX
+		return s.Reason == outsidePolicyReason
 	}
 	return false
 }

@@ -220,18 +220,6 @@ func journal(line []byte) (e entry, ok bool) {
 	return e, true
 }
 
-// Cursor is where in the journal an object of journalctl -o json stands:
-// --after-cursor goes on behind it. It is "" for any other line.
-func Cursor(line []byte) string {
-	var object struct {
-		Cursor string `json:"__CURSOR"`
-	}
-	if len(line) == 0 || line[0] != '{' || json.Unmarshal(line, &object) != nil {
-		return ""
-	}
-	return object.Cursor
-}
-
 // word cuts at the first blank.
 func word(line []byte) (first, rest []byte, ok bool) {
 	i := bytes.IndexByte(line, ' ')
@@ -248,6 +236,16 @@ func digits(b []byte) bool {
 		}
 	}
 	return len(b) > 0
+}
+
+// base62 reports whether b has letters and digits only, as most queue ids.
+func base62(b []byte) bool {
+	for _, c := range b {
+		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return true
 }
 
 // atoi reads digits of at most nine places.

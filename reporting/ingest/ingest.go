@@ -20,6 +20,10 @@ import (
 	"postseal/reporting"
 )
 
+// outsidePolicyReason is that of a session whose MX host an MTA-STS policy does not list;
+// RFC 8460 has no result type for that.
+const outsidePolicyReason = "mx-not-in-policy"
+
 // MaxLine is the length of the longest line that is read, in bytes. Syslog daemons cut
 // long before it (rsyslog at 8 KiB, journald at 48 KiB, postlogd at 2 KiB).
 const MaxLine = 64 << 10
@@ -87,8 +91,8 @@ type Options struct {
 	Delivered func(Delivery)
 }
 
-// New makes a reader for logs of "postfix", "exim" or "sendmail".
-func New(format string, o Options) (Reader, error) {
+// filled is o without gaps.
+func (o Options) filled() Options {
 	if o.Location == nil {
 		o.Location = time.Local
 	}
@@ -98,6 +102,11 @@ func New(format string, o Options) (Reader, error) {
 	if o.Relaxed == nil {
 		o.Relaxed = []string{"postseal-relaxed"}
 	}
+	return o
+}
+
+// New makes a reader for logs of "postfix", "exim" or "sendmail".
+func New(format string, o Options) (Reader, error) {
 	reader, known := formats[format]
 	if !known {
 		return nil, fmt.Errorf("log format %q is unknown: it is postfix, exim or sendmail", format)
@@ -105,7 +114,7 @@ func New(format string, o Options) (Reader, error) {
 	return reader(o), nil
 }
 
-// formats makes the reader of each format, from options without gaps.
+// formats makes the reader of each format.
 var formats = map[string]func(Options) Reader{
 	"postfix":  func(o Options) Reader { return newPostfix(o) },
 	"exim":     func(o Options) Reader { return newExim(o) },

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -272,7 +273,7 @@ func (r *journalRun) move(chunk []byte) time.Time {
 		start := bytes.LastIndexByte(chunk, '\n') + 1
 		if cursor := Cursor(chunk[start:]); cursor != "" && len(cursor) <= maxCursor {
 			r.cursor = cursor
-			e, _ := journal(chunk[start:])
+			e, _ := head(chunk[start:])
 			at, _ := (&clock{}).at(e.stamp)
 			return at
 		}
@@ -289,6 +290,18 @@ func (r *journalRun) commit(ctx context.Context) error {
 	}
 	r.sessions, r.unmarked, r.marked = r.sessions[:0], 0, time.Now()
 	return nil
+}
+
+// Cursor is where in the journal an object of journalctl -o json stands:
+// --after-cursor goes on behind it. It is "" for any other line.
+func Cursor(line []byte) string {
+	var object struct {
+		Cursor string `json:"__CURSOR"`
+	}
+	if len(line) == 0 || line[0] != '{' || json.Unmarshal(line, &object) != nil {
+		return ""
+	}
+	return object.Cursor
 }
 
 func appendCursor(dst []byte, cursor string) []byte {

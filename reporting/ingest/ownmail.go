@@ -71,7 +71,12 @@ type ownMails struct {
 func (o *ownMails) forget() { o.open.init(maxOwn, maxOwnBytes, (*ownMail).weight) }
 
 // any reports whether one may be under way.
-func (o *ownMails) any() bool { return len(o.open.byKey) > 0 }
+func (o *ownMails) any() bool { return o.open.len() > 0 }
+
+// ours reports whether a Message-ID is that of a report of ours.
+func (o *ownMails) ours(messageID []byte) bool {
+	return o.is != nil && len(messageID) <= maxOwnID && o.is(messageID)
+}
 
 // asked reports whether a line with such a beginning is one to read.
 func (o *ownMails) asked(text []byte, beginning string) bool {
@@ -93,7 +98,7 @@ func (o *ownMails) find(host, queueID []byte) *slot[ownMail] {
 // received takes a message that has come in under a queue id, which may have been that of
 // one of ours before.
 func (o *ownMails) received(host, queueID, messageID []byte, recipients int, at time.Time) {
-	if o.is == nil || len(messageID) == 0 || len(messageID) > maxOwnID || !o.is(messageID) {
+	if len(messageID) == 0 || !o.ours(messageID) {
 		o.done(host, queueID)
 		return
 	}
@@ -105,16 +110,22 @@ func (o *ownMails) received(host, queueID, messageID []byte, recipients int, at 
 	m.value = ownMail{host: string(host), id: id, left: recipients}
 	o.open.settle(m, func(*ownMail) {})
 	for m := o.open.oldest(); m != nil && at.Sub(m.at) > ownAge; m = o.open.oldest() {
-		o.open.remove(m)
+		o.remove(m)
 	}
 }
 
 // done: the mail server has forgotten the message.
 func (o *ownMails) done(host, queueID []byte) {
 	if m := o.find(host, queueID); m != nil {
-		o.open.remove(m)
+		o.remove(m)
 	}
 }
+
+// remove is done for a message that was found.
+func (o *ownMails) remove(m *slot[ownMail]) { o.open.remove(m) }
+
+// has reports whether a message of ours is under way with that queue id at any host.
+func (o *ownMails) has(queueID []byte) bool { return o.any() && o.open.find(queueID) != nil }
 
 // tell says what became of a message.
 func (o *ownMails) tell(m *slot[ownMail], status Status, recipient, text []byte, at time.Time) {
@@ -131,8 +142,9 @@ func (o *ownMails) tell(m *slot[ownMail], status Status, recipient, text []byte,
 	})
 }
 
-func (w *stateWriter) ownMails(o *ownMails) {
-	w.uint(uint64(len(o.open.byKey)))
+// append writes what is under way.
+func (o *ownMails) append(w *stateWriter) {
+	w.uint(uint64(o.open.len()))
 	for m := range o.open.all {
 		w.text(m.key)
 		w.time(m.at)
@@ -142,21 +154,27 @@ func (w *stateWriter) ownMails(o *ownMails) {
 	}
 }
 
-// ownMails reads what is wanting in states of an earlier version.
-func (r *stateReader) ownMails() *table[ownMail] {
-	var o ownMails
+// readOwnMails reads what append wrote, and nothing in states of an earlier version.
+func readOwnMails(r *stateReader) *ownMails {
+	o := new(ownMails)
 	o.forget()
 	if r.before {
-		return &o.open
+		return o
 	}
 	for range r.count(maxOwn) {
 		m := &slot[ownMail]{key: r.text(), at: r.time()}
 		m.value = ownMail{host: r.text(), id: r.text(), left: int(min(r.uint(), MaxLine))}
-		if o.open.byKey[m.key] != nil {
-			r.bad = true
+		if o.open.has(m.key) {
+			r.refuse()
 			break
 		}
 		o.open.put(m)
 	}
-	return &o.open
+	return o
+}
+
+// take goes on with what another one has under way, which is empty then.
+func (o *ownMails) take(other *ownMails) {
+	o.forget()
+	o.open.take(&other.open)
 }

@@ -26,6 +26,7 @@ type postfix struct {
 }
 
 func newPostfix(o Options) *postfix {
+	o = o.filled()
 	p := &postfix{clock: clock{location: o.Location, now: o.Now}, own: ownMails{is: o.Own, told: o.Delivered}}
 	for _, name := range o.Relaxed {
 		p.relaxed = append(p.relaxed, []byte(name))
@@ -64,7 +65,7 @@ func (p *postfix) Line(line []byte, emit func(reporting.Session)) {
 // whose program must be looked for with more care. Nine of ten lines end here, so it does
 // little.
 func (p *postfix) worthReading(line []byte) bool {
-	if len(line) < classicLen {
+	if len(line) < len("Nov  3 04:05:06") {
 		return false
 	}
 	if line[0] == '{' {
@@ -283,7 +284,7 @@ func (p *postfix) outside(e *entry, text []byte) {
 	try := &smtpTry{kind: tryForbidden, at: at}
 	try.host, _ = domainName(string(host))
 	try.policyDomain, _ = domainName(string(domain))
-	try.fail(verdict{result: tlsrpt.ValidationFailure, reason: "mx-not-in-policy", policy: tlsrpt.STS})
+	try.fail(verdict{result: tlsrpt.ValidationFailure, reason: outsidePolicyReason, policy: tlsrpt.STS})
 	p.add(p.open.get(e.key), try)
 }
 

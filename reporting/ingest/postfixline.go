@@ -108,8 +108,6 @@ var endpointBytes = func() (table [256]byte) {
 	return table
 }()
 
-const maxAddress = len("[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]")
-
 // certificateFailed matches "server certificate verification failed for H[IP]:25: …".
 func certificateFailed(text []byte) (relay, said []byte, ok bool) {
 	for _, purpose := range []string{"server ", "CA ", "client "} {

@@ -38,7 +38,7 @@ func (p *postfix) ownLine(e *entry, id, text []byte) {
 	case bytes.HasPrefix(text, []byte("from=<")) && bytes.HasSuffix(text, []byte("expired, returned to sender")):
 		p.own.tell(m, Bounced, nil, []byte("expired"), at) // 3.5 has force-expired as well
 	case string(text) == "removed", string(text) == "requeued":
-		p.own.open.remove(m)
+		p.own.remove(m)
 	}
 }
 
@@ -70,7 +70,7 @@ func (p *postfix) aboutOwn(b []byte) bool {
 	if ok && bytes.HasPrefix(text, []byte("[ID ")) {
 		_, text, ok = bytes.Cut(text, []byte("] ")) // Solaris, as in classic
 	}
-	return ok && p.own.begins(text)
+	return ok && p.begins(text)
 }
 
 // aboutOwnJSON is the same for an object of journald.
@@ -84,21 +84,21 @@ func (p *postfix) aboutOwnJSON(line []byte) bool {
 		return ok // bytes as numbers, which are rare
 	}
 	text, _, _ = bytes.Cut(text, []byte{'"'})
-	return p.own.begins(text) || bytes.Contains(text, []byte(`: message-id=\`)) // "\u003c" for "<"
+	return p.begins(text) || bytes.Contains(text, []byte(`: message-id=\`)) // "\u003c" for "<"
 }
 
 // begins reports whether a text is about a message of ours, or brings one.
-func (o *ownMails) begins(text []byte) bool {
+func (p *postfix) begins(text []byte) bool {
 	i := bytes.IndexByte(text[:min(len(text), maxQueueID+1)], ':')
 	if i < 0 {
 		return false
 	}
-	if o.any() && o.open.find(text[:i]) != nil {
+	if p.own.has(text[:i]) {
 		return true
 	}
 	messageID, ok := bytes.CutPrefix(text[i:], []byte(": message-id="))
 	if n := len(messageID) - 1; n >= 0 && messageID[n] == '\r' {
 		messageID = messageID[:n]
 	}
-	return ok && o.is != nil && len(messageID) <= maxOwnID && o.is(messageID)
+	return ok && p.own.ours(messageID)
 }

@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"net/netip"
 	"slices"
 
 	"postseal/reporting/tlsrpt"
@@ -15,42 +14,40 @@ const (
 )
 
 func (p *postfix) AppendState(dst []byte) []byte {
-	start := len(dst)
-	w := stateWriter{append(dst, postfixStateVersion)}
+	w := newStateWriter(dst, postfixStateVersion)
 	w.uint(uint64(len(p.open.byKey)))
 	for s := p.open.ends.newer; s != &p.open.ends; s = s.newer {
-		w.process(s)
+		s.append(&w)
 	}
 	w.uint(uint64(len(p.proxy.notes)))
 	for i := range p.proxy.notes {
-		w.note(&p.proxy.notes[i])
+		p.proxy.notes[i].append(&w)
 	}
-	w.ownMails(&p.own)
-	return w.sealed(start)
+	p.own.append(&w)
+	return w.sealed()
 }
 
 func (p *postfix) RestoreState(state []byte) error {
-	r, err := checkedState(state, postfixStateVersion, postfixStateBefore)
+	r, err := newStateReader(state, postfixStateVersion, postfixStateBefore)
 	if err != nil {
 		return err
 	}
 	var open openTable
 	open.init()
 	for range r.count(maxProcesses) {
-		r.process(&open)
+		readProcess(r, &open)
 	}
 	var notes []proxyNote
 	for range r.count(maxNotes) {
-		notes = append(notes, r.note())
+		notes = append(notes, readNote(r))
 	}
-	own := r.ownMails()
-	if r.bad || len(r.b) > 0 {
-		return errState
+	own := readOwnMails(r)
+	if err := r.end(); err != nil {
+		return err
 	}
 	p.open.take(&open)
 	p.proxy.notes = notes
-	p.own.forget()
-	p.own.open.take(own)
+	p.own.take(own)
 	return nil
 }
 
@@ -66,33 +63,33 @@ func (o *openTable) take(other *openTable) {
 	}
 }
 
-func (w *stateWriter) verdict(v *verdict) {
+func (v *verdict) append(w *stateWriter) {
 	w.text(string(v.result))
 	w.text(v.reason)
 	w.text(string(v.policy))
 	w.bits(v.certain)
 }
 
-func (w *stateWriter) note(n *proxyNote) {
+func (n *proxyNote) append(w *stateWriter) {
 	w.text(n.logHost)
 	w.text(n.relay)
 	w.time(n.at)
 	w.bits(n.broken)
-	w.verdict(&n.verdict)
+	n.verdict.append(w)
 }
 
-func (w *stateWriter) try(t *smtpTry) {
-	w.b = append(w.b, byte(t.kind))
+func (t *smtpTry) append(w *stateWriter) {
+	w.byte(byte(t.kind))
 	w.bits(t.reported, t.trusted)
 	w.time(t.at)
 	for _, s := range []string{t.relay, t.host, t.domain, string(t.policy), t.policyDomain, string(t.result), t.reason, t.owner} {
 		w.text(s)
 	}
-	w.text(string(t.ip.AsSlice()))
-	w.verdict(&t.verdict)
+	w.addr(t.ip)
+	t.verdict.append(w)
 }
 
-func (w *stateWriter) process(s *smtpProcess) {
+func (s *smtpProcess) append(w *stateWriter) {
 	w.text(s.key)
 	w.text(string(s.queueID.text[:s.queueID.n]))
 	w.uint(uint64(s.first))
@@ -103,51 +100,47 @@ func (w *stateWriter) process(s *smtpProcess) {
 	}
 	w.text(s.cert.relay)
 	w.time(s.cert.at)
-	w.verdict(&s.cert.verdict)
+	s.cert.verdict.append(w)
 	w.uint(uint64(len(s.tries)))
 	for i := range s.tries {
-		w.try(&s.tries[i])
+		s.tries[i].append(w)
 	}
 	w.uint(uint64(len(s.reports)))
 	for i := range s.reports {
 		r := &s.reports[i]
-		w.note(&r.proxyNote)
+		r.proxyNote.append(w)
 		w.text(r.domain)
 		w.bits(r.failed)
 	}
 }
 
-func (r *stateReader) verdict() verdict {
+func readVerdict(r *stateReader) verdict {
 	return verdict{
 		result: tlsrpt.ResultType(r.text()), reason: r.text(),
 		policy: tlsrpt.PolicyType(r.text()), certain: r.flag(),
 	}
 }
 
-func (r *stateReader) note() proxyNote {
-	return proxyNote{logHost: r.text(), relay: r.text(), at: r.time(), broken: r.flag(), verdict: r.verdict()}
+func readNote(r *stateReader) proxyNote {
+	return proxyNote{logHost: r.text(), relay: r.text(), at: r.time(), broken: r.flag(), verdict: readVerdict(r)}
 }
 
-func (r *stateReader) try() smtpTry {
-	var t smtpTry
-	if b := r.next(1); b != nil {
-		t.kind = tryKind(b[0])
-	}
-	flags := r.flags()
-	t.reported, t.trusted = flags&1 != 0, flags&2 != 0
+func readTry(r *stateReader) smtpTry {
+	t := smtpTry{kind: tryKind(r.byte())}
+	r.bits(&t.reported, &t.trusted)
 	t.at = r.time()
 	t.relay, t.host, t.domain = r.text(), r.text(), r.text()
 	t.policy, t.policyDomain = tlsrpt.PolicyType(r.text()), r.text()
 	t.result, t.reason, t.owner = tlsrpt.ResultType(r.text()), r.text(), r.text()
-	t.ip, _ = netip.AddrFromSlice([]byte(r.text()))
-	t.verdict = r.verdict()
+	t.ip = r.addr()
+	t.verdict = readVerdict(r)
 	return t
 }
 
-func (r *stateReader) process(open *openTable) {
+func readProcess(r *stateReader, open *openTable) {
 	key := r.text()
-	if r.bad || open.byKey[key] != nil {
-		r.bad = true
+	if open.byKey[key] != nil {
+		r.refuse()
 		return
 	}
 	s := open.get([]byte(key))
@@ -156,12 +149,12 @@ func (r *stateReader) process(open *openTable) {
 	for range r.count(maxTries) {
 		s.relays = append(s.relays, r.text())
 	}
-	s.cert = pendingVerdict{relay: r.text(), at: r.time(), verdict: r.verdict()}
+	s.cert = pendingVerdict{relay: r.text(), at: r.time(), verdict: readVerdict(r)}
 	for range r.count(maxTries) {
-		s.tries = append(s.tries, r.try())
+		s.tries = append(s.tries, readTry(r))
 	}
 	for range r.count(maxTries) {
-		report := tlsReport{proxyNote: r.note(), domain: r.text(), failed: r.flag()}
+		report := tlsReport{proxyNote: readNote(r), domain: r.text(), failed: r.flag()}
 		s.reports = append(s.reports, report)
 	}
 	s.tries, s.reports = slices.Clip(s.tries), slices.Clip(s.reports)

@@ -18,7 +18,28 @@ const (
 
 	// sendmailBurst: what is said of several recipients is logged at once.
 	sendmailBurst = time.Minute
+
+	// sendmailMaxAge is how long a delivery in hand may be silent: one reply may take
+	// an hour (Timeout.rcpt, Timeout.datafinal), and several hosts may be tried.
+	sendmailMaxAge = 5 * time.Hour
+
+	// sendmailMaxProcesses: MaxDaemonChildren and MaxQueueChildren are unlimited by
+	// default, a large host has some thousand, and a log may be that of several hosts.
+	sendmailMaxProcesses = 16384
+
+	// sendmailMaxBytes bounds what all of them hold.
+	sendmailMaxBytes = 32 << 20
+
+	// sendmailMaxTries bounds the hosts of one delivery.
+	sendmailMaxTries = 64
 )
+
+// sendmailVerdict says why a session fails.
+type sendmailVerdict struct {
+	result tlsrpt.ResultType
+	reason string
+	policy tlsrpt.PolicyType // "" unless the line names it
+}
 
 // sendmail reads the log of Sendmail 8.17 and 8.18.
 //
@@ -56,7 +77,7 @@ type sendmailTry struct {
 	host   sendmailHost // without a name until a ruleset says it, if the handshake failed
 	detail string       // what is wrong with the certificate, in case that it matters
 	broken bool         // the handshake failed
-	verdict
+	sendmailVerdict
 }
 
 func (t *sendmailTry) failed() bool { return t.result != "" }
@@ -74,6 +95,7 @@ type sendmailCounted struct {
 }
 
 func newSendmail(o Options) *sendmail {
+	o = o.filled()
 	s := &sendmail{clock: clock{location: o.Location, now: o.Now}, own: ownMails{is: o.Own, told: o.Delivered}}
 	// submission to the own server, smart hosts, which are not the recipient's, and
 	// what is not SMTP; LMTP has the name of what it is for
@@ -83,8 +105,8 @@ func newSendmail(o Options) *sendmail {
 }
 
 func (s *sendmail) init() {
-	s.open.init(maxProcesses, maxOpenBytes, (*sendmailProcess).weight)
-	s.recent.init(maxProcesses, maxOpenBytes, (*sendmailRecent).weight)
+	s.open.init(sendmailMaxProcesses, sendmailMaxBytes, (*sendmailProcess).weight)
+	s.recent.init(sendmailMaxProcesses, sendmailMaxBytes, (*sendmailRecent).weight)
 	s.own.forget()
 }
 
@@ -169,7 +191,7 @@ func (s *sendmail) starttls(e *entry, text []byte) {
 			t.detail = line.reason
 		}
 	case 'x':
-		t := sendmailTry{at: at, broken: true, verdict: verdict{result: tlsrpt.ValidationFailure, reason: line.reason}}
+		t := sendmailTry{at: at, broken: true, sendmailVerdict: sendmailVerdict{result: tlsrpt.ValidationFailure, reason: line.reason}}
 		if t.host.name = line.host; line.host == "" {
 			t.host = p.current
 		}
@@ -186,11 +208,11 @@ func established(line *sendmailTLS, at time.Time) sendmailTry {
 	t := sendmailTry{at: at, host: sendmailHost{name: line.host}}
 	switch {
 	case strings.HasPrefix(line.verify, "DANE"):
-		t.verdict = verdict{result: tlsrpt.CertificateNotTrusted, reason: "no TLSA record matches", policy: tlsrpt.TLSA}
+		t.sendmailVerdict = sendmailVerdict{result: tlsrpt.CertificateNotTrusted, reason: "no TLSA record matches", policy: tlsrpt.TLSA}
 	case line.verify == "TRUSTED":
 		t.policy = tlsrpt.TLSA
 	case strings.Contains(line.status, "TLSA"):
-		t.verdict = verdict{result: tlsrpt.TLSAInvalid, reason: line.status, policy: tlsrpt.TLSA}
+		t.sendmailVerdict = sendmailVerdict{result: tlsrpt.TLSAInvalid, reason: line.status, policy: tlsrpt.TLSA}
 	}
 	return t
 }
@@ -202,11 +224,11 @@ func (s *sendmail) warned(p *sendmailProcess, line *sendmailTLS, at time.Time) {
 		t.host.name, t.policy = line.host, tlsrpt.TLSA
 		return
 	}
-	v := verdict{result: tlsrpt.StartTLSNotSupported, policy: tlsrpt.TLSA}
+	v := sendmailVerdict{result: tlsrpt.StartTLSNotSupported, policy: tlsrpt.TLSA}
 	if line.reason == "STARTTLS failed" {
 		v.reason = "STARTTLS was offered, but refused"
 	}
-	s.add(p, sendmailTry{at: at, host: sendmailHost{name: line.host}, verdict: v})
+	s.add(p, sendmailTry{at: at, host: sendmailHost{name: line.host}, sendmailVerdict: v})
 }
 
 // ruleset reads why a session was not good enough.
@@ -232,7 +254,7 @@ func (s *sendmail) ruleset(e *entry, text []byte) {
 	s.settle(slot)
 }
 
-func (s *sendmail) reject(e *entry, p *sendmailProcess, r *sendmailReject, v verdict, at time.Time) {
+func (s *sendmail) reject(e *entry, p *sendmailProcess, r *sendmailReject, v sendmailVerdict, at time.Time) {
 	if t := p.try(r.host); t != nil {
 		t.host.name = r.host
 		if t.policy == "" {
@@ -247,16 +269,16 @@ func (s *sendmail) reject(e *entry, p *sendmailProcess, r *sendmailReject, v ver
 	if r.ruleset == "tls_rcpt" && s.justCounted(e.key, r.host, "", at) {
 		return
 	}
-	if v.result == tlsrpt.ValidationFailure && v.reason != "mx-not-in-policy" {
+	if v.result == tlsrpt.ValidationFailure && v.reason != outsidePolicyReason {
 		v.result = tlsrpt.StartTLSNotSupported
 	}
-	s.add(p, sendmailTry{at: at, host: sendmailHost{name: r.host}, verdict: v})
+	s.add(p, sendmailTry{at: at, host: sendmailHost{name: r.host}, sendmailVerdict: v})
 }
 
 // fail applies what a ruleset says; what the certificate lacks is known better from
 // LogLevel 12 on.
-func (t *sendmailTry) fail(v verdict) {
-	if v.result == tlsrpt.ValidationFailure && t.detail != "" && v.reason != "mx-not-in-policy" {
+func (t *sendmailTry) fail(v sendmailVerdict) {
+	if v.result == tlsrpt.ValidationFailure && t.detail != "" && v.reason != outsidePolicyReason {
 		v.result, v.reason = verifyResult(t.detail), t.detail
 	}
 	t.result, t.reason = v.result, v.reason
@@ -275,7 +297,7 @@ func (s *sendmail) delivery(e *entry, id, text []byte, emit func(reporting.Sessi
 	slot := s.open.get(e.key, at)
 	p := &slot.value
 	p.tries = slices.DeleteFunc(p.tries, func(t sendmailTry) bool {
-		if old(t.at, at) {
+		if sendmailOld(t.at, at) {
 			s.stats.Dropped++ // of another process with this id
 			return true
 		}
@@ -324,7 +346,7 @@ func (s *sendmail) conclude(e *entry, p *sendmailProcess, to *sendmailTo, at tim
 	}
 	if rest, found := strings.CutPrefix(to.stat, "Deferred: Name server: "); found && strings.HasSuffix(rest, "lookup failure for TLSA RR") &&
 		!s.justCounted(e.key, to.host, tlsrpt.DNSSECInvalid, at) {
-		s.add(p, sendmailTry{at: at, host: sendmailHost{name: to.host}, verdict: verdict{result: tlsrpt.DNSSECInvalid, reason: "TLSA lookup failed", policy: tlsrpt.TLSA}})
+		s.add(p, sendmailTry{at: at, host: sendmailHost{name: to.host}, sendmailVerdict: sendmailVerdict{result: tlsrpt.DNSSECInvalid, reason: "TLSA lookup failed", policy: tlsrpt.TLSA}})
 	}
 	if said, found := strings.CutPrefix(to.stat, "Deferred: "); found && len(said) > 10 && (strings.HasPrefix(said[10:], "STS ") || strings.HasPrefix(said[10:], "DANE")) {
 		r := sendmailReject{ruleset: "tls_rcpt", host: to.host, text: said}
@@ -371,7 +393,7 @@ func (s *sendmail) emit(t *sendmailTry, domain string, emit func(reporting.Sessi
 }
 
 func (s *sendmail) add(p *sendmailProcess, t sendmailTry) {
-	if len(p.tries) >= maxTries {
+	if len(p.tries) >= sendmailMaxTries {
 		s.stats.Dropped++
 		return
 	}
@@ -384,7 +406,7 @@ func (s *sendmail) settle(slot *slot[sendmailProcess]) {
 
 // expire drops what will not be heard of again.
 func (s *sendmail) expire(now time.Time) {
-	for p := s.open.oldest(); p != nil && old(p.at, now); p = s.open.oldest() {
+	for p := s.open.oldest(); p != nil && sendmailOld(p.at, now); p = s.open.oldest() {
 		s.stats.Dropped += uint64(len(p.value.tries))
 		s.open.remove(p)
 	}
@@ -410,3 +432,6 @@ func (s *sendmail) Stats() Stats {
 	}
 	return st
 }
+
+// sendmailOld reports whether what was logged at t cannot belong to a line of now any more.
+func sendmailOld(t, now time.Time) bool { return now.Sub(t).Abs() > sendmailMaxAge }

@@ -166,7 +166,7 @@ func sendmailArgument(b []byte) (arg, rest []byte, ok bool) {
 }
 
 // outcome is what a rejection says; ok is false if it is about a fault of ours.
-func (r *sendmailReject) outcome() (v verdict, ok bool) {
+func (r *sendmailReject) outcome() (v sendmailVerdict, ok bool) {
 	text := r.text
 	// "450 4.7.0 <u@d>... mx not listed in SANs": of a recipient nothing is kept.
 	if _, after, found := strings.Cut(text, ">... "); found {
@@ -187,7 +187,7 @@ func (r *sendmailReject) outcome() (v verdict, ok bool) {
 	case strings.Contains(text, " not listed in SANs"):
 		v.result, v.reason, v.policy = tlsrpt.CertificateHostMismatch, "", tlsrpt.STS
 	case strings.Contains(text, " not found in "):
-		v.result, v.reason, v.policy = tlsrpt.ValidationFailure, "mx-not-in-policy", tlsrpt.STS
+		v.result, v.reason, v.policy = tlsrpt.ValidationFailure, outsidePolicyReason, tlsrpt.STS
 	case strings.Contains(text, "does not support STARTTLS"), strings.Contains(text, "missing STARTTLS"), r.arg == "NONE":
 		v.result, v.reason = tlsrpt.StartTLSNotSupported, ""
 	case strings.HasPrefix(text, "DANE check failed temporarily"), r.arg == "TEMP":

@@ -32,7 +32,7 @@ func (p *sendmailProcess) try(host string) *sendmailTry {
 // know keeps the address of a host, the latest that it had.
 func (p *sendmailProcess) know(h sendmailHost) {
 	p.hosts = slices.DeleteFunc(p.hosts, func(o sendmailHost) bool { return o.name == h.name })
-	if len(p.hosts) >= maxTries {
+	if len(p.hosts) >= sendmailMaxTries {
 		p.hosts = slices.Delete(p.hosts, 0, 1)
 	}
 	p.hosts = append(p.hosts, h)
@@ -74,7 +74,7 @@ func (r *sendmailRecent) weight() int {
 // counted remembers a session.
 func (s *sendmail) counted(key []byte, t *sendmailTry, at time.Time) {
 	slot := s.recent.get(key, at)
-	if len(slot.value.hosts) >= maxTries {
+	if len(slot.value.hosts) >= sendmailMaxTries {
 		slot.value.hosts = slices.Delete(slot.value.hosts, 0, 1)
 	}
 	slot.value.hosts = append(slot.value.hosts, sendmailCounted{t.host.name, t.result, at})
@@ -105,15 +105,14 @@ const (
 )
 
 func (s *sendmail) AppendState(dst []byte) []byte {
-	start := len(dst)
-	w := stateWriter{append(dst, sendmailStateVersion)}
-	w.uint(uint64(len(s.open.byKey)))
+	w := newStateWriter(dst, sendmailStateVersion)
+	w.uint(uint64(s.open.len()))
 	for p := range s.open.all {
 		w.text(p.key)
 		w.time(p.at)
-		w.sendmailProcess(&p.value)
+		p.value.append(&w)
 	}
-	w.uint(uint64(len(s.recent.byKey)))
+	w.uint(uint64(s.recent.len()))
 	for r := range s.recent.all {
 		w.text(r.key)
 		w.time(r.at)
@@ -124,64 +123,66 @@ func (s *sendmail) AppendState(dst []byte) []byte {
 			w.time(c.at)
 		}
 	}
-	w.ownMails(&s.own)
-	return w.sealed(start)
+	s.own.append(&w)
+	return w.sealed()
 }
 
 func (s *sendmail) RestoreState(state []byte) error {
-	r, err := checkedState(state, sendmailStateVersion, sendmailStateBefore)
+	r, err := newStateReader(state, sendmailStateVersion, sendmailStateBefore)
 	if err != nil {
 		return err
 	}
 	var fresh sendmail
 	fresh.init()
-	for range r.count(maxProcesses) {
-		p := &slot[sendmailProcess]{key: r.text(), at: r.time(), value: r.sendmailProcess()}
-		if fresh.open.byKey[p.key] != nil {
-			return errState
+	for range r.count(sendmailMaxProcesses) {
+		p := &slot[sendmailProcess]{key: r.text(), at: r.time(), value: readSendmailProcess(r)}
+		if fresh.open.has(p.key) {
+			r.refuse()
+			break
 		}
 		fresh.open.put(p)
 	}
-	for range r.count(maxProcesses) {
+	for range r.count(sendmailMaxProcesses) {
 		c := &slot[sendmailRecent]{key: r.text(), at: r.time()}
-		for range r.count(maxTries) {
+		for range r.count(sendmailMaxTries) {
 			c.value.hosts = append(c.value.hosts, sendmailCounted{host: r.text(), result: tlsrpt.ResultType(r.text()), at: r.time()})
 		}
-		if fresh.recent.byKey[c.key] != nil {
-			return errState
+		if fresh.recent.has(c.key) {
+			r.refuse()
+			break
 		}
 		fresh.recent.put(c)
 	}
-	own := r.ownMails()
-	if r.bad || len(r.b) > 0 {
-		return errState
+	own := readOwnMails(r)
+	if err := r.end(); err != nil {
+		return err
 	}
 	s.init()
 	s.open.take(&fresh.open)
 	s.recent.take(&fresh.recent)
-	s.own.open.take(own)
+	s.own.take(own)
 	return nil
 }
 
-func (w *stateWriter) sendmailHost(h sendmailHost) {
+func (h sendmailHost) append(w *stateWriter) {
 	w.text(h.name)
 	w.addr(h.ip)
 }
 
-func (r *stateReader) sendmailHost() sendmailHost { return sendmailHost{r.text(), r.addr()} }
+func readSendmailHost(r *stateReader) sendmailHost { return sendmailHost{r.text(), r.addr()} }
 
-func (w *stateWriter) sendmailProcess(p *sendmailProcess) {
-	w.sendmailHost(p.current)
+func (p *sendmailProcess) append(w *stateWriter) {
+	p.current.append(w)
 	w.bits(p.local)
 	w.uint(uint64(len(p.hosts)))
 	for _, h := range p.hosts {
-		w.sendmailHost(h)
+		h.append(w)
 	}
 	w.uint(uint64(len(p.tries)))
 	for i := range p.tries {
 		t := &p.tries[i]
 		w.time(t.at)
-		w.sendmailHost(t.host)
+		t.host.append(w)
 		w.text(t.detail)
 		w.bits(t.broken)
 		w.text(string(t.result))
@@ -190,14 +191,14 @@ func (w *stateWriter) sendmailProcess(p *sendmailProcess) {
 	}
 }
 
-func (r *stateReader) sendmailProcess() (p sendmailProcess) {
-	p.current = r.sendmailHost()
+func readSendmailProcess(r *stateReader) (p sendmailProcess) {
+	p.current = readSendmailHost(r)
 	r.bits(&p.local)
-	for range r.count(maxTries) {
-		p.hosts = append(p.hosts, r.sendmailHost())
+	for range r.count(sendmailMaxTries) {
+		p.hosts = append(p.hosts, readSendmailHost(r))
 	}
-	for range r.count(maxTries) {
-		t := sendmailTry{at: r.time(), host: r.sendmailHost(), detail: r.text()}
+	for range r.count(sendmailMaxTries) {
+		t := sendmailTry{at: r.time(), host: readSendmailHost(r), detail: r.text()}
 		r.bits(&t.broken)
 		t.result, t.reason, t.policy = tlsrpt.ResultType(r.text()), r.text(), tlsrpt.PolicyType(r.text())
 		p.tries = append(p.tries, t)

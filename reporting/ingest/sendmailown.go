@@ -34,7 +34,7 @@ func (s *sendmail) ownLine(e *entry, id, text []byte) {
 	notice, text := sendmailID(text)
 	if _, why, _ := bytes.Cut(text, []byte(": ")); m != nil && notice != nil && bytes.HasPrefix(why, []byte("Cannot send message ")) {
 		s.own.tell(m, Bounced, nil, why, at)
-		s.own.open.remove(m)
+		s.own.remove(m)
 	}
 }
 
@@ -72,7 +72,7 @@ func (s *sendmail) tell(e *entry, id []byte, to *sendmailTo, at time.Time) bool 
 		}
 	}
 	if status != Deferred && m.value.left <= 0 {
-		s.own.open.remove(m)
+		s.own.remove(m)
 	}
 	return true
 }

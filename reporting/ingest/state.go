@@ -14,10 +14,20 @@ var errState = errors.New("state of a log reader is damaged or of another versio
 
 // stateWriter writes what a reader has open: a version, which names the reader and
 // its layout, the values one after the other, and a checksum.
-type stateWriter struct{ b []byte }
+type stateWriter struct {
+	b     []byte
+	start int
+}
 
+// newStateWriter begins a state behind dst.
+func newStateWriter(dst []byte, version byte) stateWriter {
+	return stateWriter{b: append(dst, version), start: len(dst)}
+}
+
+func (w *stateWriter) byte(b byte)   { w.b = append(w.b, b) }
 func (w *stateWriter) uint(n uint64) { w.b = binary.AppendUvarint(w.b, n) }
 func (w *stateWriter) text(s string) { w.uint(uint64(len(s))); w.b = append(w.b, s...) }
+
 func (w *stateWriter) time(t time.Time) {
 	if t.IsZero() {
 		w.uint(0)
@@ -29,11 +39,6 @@ func (w *stateWriter) time(t time.Time) {
 
 func (w *stateWriter) addr(a netip.Addr) { w.text(string(a.AsSlice())) }
 
-func (r *stateReader) addr() netip.Addr {
-	a, _ := netip.AddrFromSlice([]byte(r.text()))
-	return a
-}
-
 // bits writes up to eight flags.
 func (w *stateWriter) bits(flags ...bool) {
 	var b byte
@@ -42,29 +47,12 @@ func (w *stateWriter) bits(flags ...bool) {
 			b |= 1 << i
 		}
 	}
-	w.b = append(w.b, b)
+	w.byte(b)
 }
 
-func (r *stateReader) bits(flags ...*bool) {
-	b := r.next(1)
-	for i, f := range flags {
-		*f = b != nil && b[0]&(1<<i) != 0
-	}
-}
-
-// sealed ends the state that begins at start.
-func (w *stateWriter) sealed(start int) []byte {
-	return binary.LittleEndian.AppendUint32(w.b, crc32.ChecksumIEEE(w.b[start:]))
-}
-
-// checkedState opens what ends in a checksum and begins with one of two versions: the
-// present one, or the one before, which has no messages of our own at its end.
-func checkedState(state []byte, version, before byte) (*stateReader, error) {
-	n := len(state) - 4
-	if n < 1 || state[0] != version && state[0] != before || binary.LittleEndian.Uint32(state[n:]) != crc32.ChecksumIEEE(state[:n]) {
-		return nil, errState
-	}
-	return &stateReader{b: state[1:n], before: state[0] == before}, nil
+// sealed ends the state, and gives dst with it.
+func (w *stateWriter) sealed() []byte {
+	return binary.LittleEndian.AppendUint32(w.b, crc32.ChecksumIEEE(w.b[w.start:]))
 }
 
 // stateReader reads what stateWriter wrote. After the first fault everything is zero.
@@ -72,6 +60,27 @@ type stateReader struct {
 	b      []byte
 	before bool // of the earlier version
 	bad    bool
+}
+
+// newStateReader opens what ends in a checksum and begins with one of two versions: the
+// present one, or the one before, which has no messages of our own at its end.
+func newStateReader(state []byte, version, before byte) (*stateReader, error) {
+	n := len(state) - 4
+	if n < 1 || state[0] != version && state[0] != before || binary.LittleEndian.Uint32(state[n:]) != crc32.ChecksumIEEE(state[:n]) {
+		return nil, errState
+	}
+	return &stateReader{b: state[1:n], before: state[0] == before}, nil
+}
+
+// refuse says that what was read cannot be.
+func (r *stateReader) refuse() { r.bad = true }
+
+// end is the end of the state: an error if there was a fault, or if more follows.
+func (r *stateReader) end() error {
+	if r.bad || len(r.b) > 0 {
+		return errState
+	}
+	return nil
 }
 
 func (r *stateReader) next(n uint64) []byte {
@@ -82,6 +91,13 @@ func (r *stateReader) next(n uint64) []byte {
 	b := r.b[:n]
 	r.b = r.b[n:]
 	return b
+}
+
+func (r *stateReader) byte() byte {
+	if b := r.next(1); b != nil {
+		return b[0]
+	}
+	return 0
 }
 
 func (r *stateReader) uint() uint64 {
@@ -119,11 +135,16 @@ func (r *stateReader) time() time.Time {
 	return time.Unix(int64(sec)-1, int64(nanos)).UTC()
 }
 
-func (r *stateReader) flags() byte {
-	if b := r.next(1); b != nil {
-		return b[0]
-	}
-	return 0
+func (r *stateReader) addr() netip.Addr {
+	a, _ := netip.AddrFromSlice([]byte(r.text()))
+	return a
 }
 
-func (r *stateReader) flag() bool { return r.flags()&1 != 0 }
+func (r *stateReader) bits(flags ...*bool) {
+	b := r.byte()
+	for i, f := range flags {
+		*f = b&(1<<i) != 0
+	}
+}
+
+func (r *stateReader) flag() bool { return r.byte()&1 != 0 }

@@ -29,7 +29,12 @@ func (t *table[T]) init(maxSlots, maxBytes int, weigh func(*T) int) {
 	t.bytes = 0
 }
 
-// find does not allocate.
+// len is how many there are.
+func (t *table[T]) len() int { return len(t.byKey) }
+
+// has does not allocate, nor does find.
+func (t *table[T]) has(key string) bool { return t.byKey[key] != nil }
+
 func (t *table[T]) find(key []byte) *slot[T] { return t.byKey[string(key)] }
 
 // get returns a slot, a new one if there is none, as the youngest.
