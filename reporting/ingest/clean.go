@@ -10,21 +10,22 @@ import (
 )
 
 const (
-	maxName = 253 // RFC 1035 §2.3.4, in presentation form
+	// MaxName is the length of a name in presentation form (RFC 1035 §2.3.4).
+	MaxName = 253
 
-	// maxReason leaves room for what TLS libraries say, and lets no remote host fill
+	// MaxReason is that of a failure-reason-code: it leaves room for what TLS libraries say, and lets no remote host fill
 	// a report.
-	maxReason = 120
+	MaxReason = 120
 
-	// maxAddress is that of an IP address, with a bracket.
-	maxAddress = len("[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]")
+	// MaxAddress is that of an IP address with one bracket.
+	MaxAddress = len("[ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]")
 )
 
-// domainName gives a domain or host name the form of a [reporting.Session]: A-labels,
+// DomainName gives a domain or host name the form of a [reporting.Session]: A-labels,
 // lower case, no final dot. ok is false for what is none, an address for instance.
-func domainName(s string) (name string, ok bool) {
+func DomainName(s string) (name string, ok bool) {
 	s = strings.TrimSuffix(s, ".")
-	if s == "" || len(s) > 4*maxName { // 63 octets of an A-label are at most 4 times as many in UTF-8
+	if s == "" || len(s) > 4*MaxName { // 63 octets of an A-label are at most 4 times as many in UTF-8
 		return "", false
 	}
 	for i := range len(s) {
@@ -47,7 +48,7 @@ func domainName(s string) (name string, ok bool) {
 // found in the wild, underscores (RFC 1123 §2.1). The last one is no number, or
 // it would be an address.
 func hostName(s string) bool {
-	if len(s) > maxName {
+	if len(s) > MaxName {
 		return false
 	}
 	start, letters := 0, false
@@ -72,9 +73,9 @@ func hostName(s string) bool {
 	return letters
 }
 
-// address reads an IP address in any form, without brackets; what is none is the zero
+// Address reads an IP address in any form, without brackets; what is none is the zero
 // Addr. Zones are taken off, and IPv4 that is mapped into IPv6 is IPv4.
-func address(s string) netip.Addr {
+func Address(s string) netip.Addr {
 	a, err := netip.ParseAddr(s)
 	if err != nil {
 		return netip.Addr{}
@@ -82,9 +83,9 @@ func address(s string) netip.Addr {
 	return a.WithZone("").Unmap()
 }
 
-// heloName is the name in a reply to EHLO: the first word of its first line (RFC 5321
+// HELOName is the name in a reply to EHLO: the first word of its first line (RFC 5321
 // §4.1.1.1), without the code in front.
-func heloName(reply string) string {
+func HELOName(reply string) string {
 	reply = strings.TrimLeft(reply, " \t\r\n")
 	if len(reply) > 4 && strings.Trim(reply[:3], "0123456789") == "" && (reply[3] == '-' || reply[3] == ' ') {
 		reply = reply[4:]
@@ -93,12 +94,12 @@ func heloName(reply string) string {
 	if end := strings.IndexAny(reply, " \t\r\n"); end >= 0 {
 		reply = reply[:end]
 	}
-	return strings.ToLower(printable(strings.TrimSuffix(reply, "."), maxName))
+	return strings.ToLower(Printable(strings.TrimSuffix(reply, "."), MaxName))
 }
 
-// printable keeps printable ASCII of s, with one blank for any number of blanks and
+// Printable keeps printable ASCII of s, with one blank for any number of blanks and
 // controls, "?" for each character beyond, and at most limit bytes.
-func printable(s string, limit int) string {
+func Printable(s string, limit int) string {
 	var b strings.Builder
 	blank := false
 	for _, r := range s {
@@ -121,10 +122,10 @@ func printable(s string, limit int) string {
 	return b.String()
 }
 
-// reasonText makes a failure-reason-code of what a program or a remote host said. What
+// Reason makes a failure-reason-code of what a program or a remote host said. What
 // may be a mail address does not leave the house.
-func reasonText(s string) string {
-	s = printable(s, 4*maxReason)
+func Reason(s string) string {
+	s = Printable(s, 4*MaxReason)
 	if strings.Contains(s, "@") {
 		words := strings.Split(s, " ")
 		for i, w := range words {
@@ -134,7 +135,7 @@ func reasonText(s string) string {
 		}
 		s = strings.Join(words, " ")
 	}
-	return strings.TrimRight(s[:min(len(s), maxReason)], " ")
+	return strings.TrimRight(s[:min(len(s), MaxReason)], " ")
 }
 
 // trustErrors are words in what OpenSSL (X509_verify_cert_error_string) and GnuTLS say
@@ -152,8 +153,8 @@ var nameErrors = []string{
 	"hostname mismatch", "name mismatch", "ip address mismatch", "does not match the hostname", "not listed in sans",
 }
 
-// verifyResult is the type of what a TLS library says about a certificate.
-func verifyResult(said string) tlsrpt.ResultType {
+// VerifyResult is the type of what a TLS library says about a certificate.
+func VerifyResult(said string) tlsrpt.ResultType {
 	said = strings.ToLower(strings.ReplaceAll(said, "_", " "))
 	switch {
 	case containsAny(said, nameErrors):

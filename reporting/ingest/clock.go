@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// clock turns the stamps of a log into times. Lines come in bursts, so it remembers
+// Clock turns the stamps of a log into times. Lines come in bursts, so it remembers
 // the last answer.
-type clock struct {
-	location *time.Location
-	now      func() time.Time
+type Clock struct {
+	Location *time.Location   // of stamps without a zone
+	Now      func() time.Time // by which a year is found
 
 	stamp [40]byte // of the last answer
 	n     int
@@ -21,9 +21,9 @@ const (
 	isoLen     = len("2026-11-03T04:05:06")
 )
 
-// stampLen is the length of the stamp that line begins with; 0 if there is none. Its
+// StampLen is the length of the stamp that line begins with; 0 if there is none. Its
 // form is looked at, its numbers are not.
-func stampLen(line []byte) int {
+func StampLen(line []byte) int {
 	if len(line) > classicLen && line[3] == ' ' && line[9] == ':' && line[12] == ':' {
 		return classicLen + fraction(line[classicLen:])
 	}
@@ -35,7 +35,7 @@ func stampLen(line []byte) int {
 		return 0
 	}
 	n := isoLen + fraction(line[isoLen:])
-	return n + zoneLen(line[n:])
+	return n + ZoneLen(line[n:])
 }
 
 // fraction is the length of ".123456" or ",123".
@@ -53,23 +53,23 @@ func fraction(b []byte) int {
 	return n
 }
 
-// zoneLen is the length of "Z", "+01:00" or "+0100".
-func zoneLen(b []byte) int {
+// ZoneLen is the length of "Z", "+01:00" or "+0100" that b begins with.
+func ZoneLen(b []byte) int {
 	switch {
 	case len(b) > 0 && b[0] == 'Z':
 		return 1
-	case len(b) < len("+0100") || b[0] != '+' && b[0] != '-' || !digits(b[1:3]):
+	case len(b) < len("+0100") || b[0] != '+' && b[0] != '-' || !Digits(b[1:3]):
 		return 0
-	case b[3] == ':' && len(b) >= len("+01:00") && digits(b[4:6]):
+	case b[3] == ':' && len(b) >= len("+01:00") && Digits(b[4:6]):
 		return len("+01:00")
-	case digits(b[3:5]):
+	case Digits(b[3:5]):
 		return len("+0100")
 	}
 	return 0
 }
 
-// at is the time that a stamp means, in UTC.
-func (c *clock) at(stamp []byte) (time.Time, bool) {
+// At is the time that a stamp means, in UTC.
+func (c *Clock) At(stamp []byte) (time.Time, bool) {
 	if c.n > 0 && bytes.Equal(stamp, c.stamp[:c.n]) {
 		return c.last, true
 	}
@@ -84,7 +84,7 @@ func (c *clock) at(stamp []byte) (time.Time, bool) {
 	return t, true
 }
 
-func (c *clock) read(stamp []byte) (time.Time, bool) {
+func (c *Clock) read(stamp []byte) (time.Time, bool) {
 	switch {
 	case len(stamp) > 1 && stamp[0] == '@':
 		return micros(stamp[1:])
@@ -114,7 +114,7 @@ func micros(b []byte) (time.Time, bool) {
 // yearless reads "Nov  3 04:05:06". The year is the latest that puts it no more than
 // a day after now: clocks and zones differ, and a rotated file is older, never newer.
 // So December and January of one file get their own years.
-func (c *clock) yearless(stamp []byte) (time.Time, bool) {
+func (c *Clock) yearless(stamp []byte) (time.Time, bool) {
 	month := bytes.Index([]byte("JanFebMarAprMayJunJulAugSepOctNovDec"), stamp[:3])
 	if month < 0 || month%3 != 0 {
 		return time.Time{}, false
@@ -131,13 +131,13 @@ func (c *clock) yearless(stamp []byte) (time.Time, bool) {
 	if !ok || !okTime {
 		return time.Time{}, false
 	}
-	limit := c.now().In(c.location).AddDate(0, 0, 1)
+	limit := c.Now().In(c.Location).AddDate(0, 0, 1)
 	// A 29th of February may be up to eight years away.
 	for year := limit.Year(); year > limit.Year()-9; year-- {
 		if !exists(year, month/3+1, d) {
 			continue
 		}
-		t := time.Date(year, time.Month(month/3+1), d, 0, 0, sec, frac, c.location)
+		t := time.Date(year, time.Month(month/3+1), d, 0, 0, sec, frac, c.Location)
 		if !t.After(limit) {
 			return t.UTC(), true
 		}
@@ -146,7 +146,7 @@ func (c *clock) yearless(stamp []byte) (time.Time, bool) {
 }
 
 // iso reads RFC 3339; without a zone the time is local.
-func (c *clock) iso(stamp []byte) (time.Time, bool) {
+func (c *Clock) iso(stamp []byte) (time.Time, bool) {
 	year, okYear := atoi(stamp[:4])
 	month, okMonth := atoi(stamp[5:7])
 	day, okDay := atoi(stamp[8:10])
@@ -161,7 +161,7 @@ func (c *clock) iso(stamp []byte) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	if zone == nil {
-		return time.Date(year, time.Month(month), day, 0, 0, sec, frac, c.location).UTC(), true
+		return time.Date(year, time.Month(month), day, 0, 0, sec, frac, c.Location).UTC(), true
 	}
 	return time.Date(year, time.Month(month), day, 0, 0, sec, frac, time.UTC).Add(-*zone), true
 }
@@ -172,7 +172,7 @@ func exists(year, month, day int) bool {
 }
 
 // zone reads an offset from UTC; nil is local time.
-func (c *clock) zone(b []byte) (*time.Duration, bool) {
+func (c *Clock) zone(b []byte) (*time.Duration, bool) {
 	var offset time.Duration
 	switch {
 	case len(b) == 0:

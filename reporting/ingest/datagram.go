@@ -76,7 +76,7 @@ func ParseDatagram(b []byte) ([]reporting.Session, error) {
 	if bad != nil && !errors.As(bad, &wrongType) {
 		return nil, malformed(bad.Error())
 	}
-	domain, ok := domainName(d.Domain)
+	domain, ok := DomainName(d.Domain)
 	switch {
 	case !ok:
 		return nil, malformed("no domain")
@@ -101,7 +101,7 @@ func ParseDatagram(b []byte) ([]reporting.Session, error) {
 }
 
 func malformed(what string) error {
-	return fmt.Errorf("%w: %s", errDatagram, printable(what, maxReason))
+	return fmt.Errorf("%w: %s", errDatagram, Printable(what, MaxReason))
 }
 
 func (p *datagramPolicy) session(domain string) reporting.Session {
@@ -130,7 +130,7 @@ func (p *datagramPolicy) policy(domain string) reporting.Policy {
 		MX:      cleanStrings(p.MX),
 	}
 	var ok bool
-	if policy.Domain, ok = domainName(p.Domain); !ok {
+	if policy.Domain, ok = DomainName(p.Domain); !ok {
 		// Postfix before 2025-09-24 leaves it out where there is no policy; RFC 8460
 		// §4.4 wants one always.
 		policy.Domain = domain
@@ -158,20 +158,20 @@ var failureCodes = map[int]tlsrpt.ResultType{
 
 // describe fills in what the detail tells.
 func (d *datagramDetail) describe(s *reporting.Session) {
-	s.SendingIP = address(d.SendingIP)
-	s.MXHost, _ = domainName(d.MXHost)
-	s.MXIP = address(d.MXIP)
-	s.MXHelo = heloName(d.MXHelo)
-	s.Reason = reasonText(d.Reason)
+	s.SendingIP = Address(d.SendingIP)
+	s.MXHost, _ = DomainName(d.MXHost)
+	s.MXIP = Address(d.MXIP)
+	s.MXHelo = HELOName(d.MXHelo)
+	s.Reason = Reason(d.Reason)
 
 	result, known := failureCodes[d.Code.value]
 	switch {
 	case !known:
-		s.Reason = reasonText(d.Code.String() + " " + s.Reason)
+		s.Reason = Reason(d.Code.String() + " " + s.Reason)
 	case result == tlsrpt.ValidationFailure && s.Reason != "":
 		// Postfix has this code for every X.509 error it does not know by number, a
 		// self-signed certificate among them (RFC 8460 §4.3.1: certificate-not-trusted).
-		s.Result = verifyResult(s.Reason)
+		s.Result = VerifyResult(s.Reason)
 	default:
 		s.Result = result
 	}
@@ -181,7 +181,7 @@ func (d *datagramDetail) describe(s *reporting.Session) {
 func cleanStrings(in []string) []string {
 	var out []string
 	for _, s := range in[:min(len(in), maxPolicyStrings)] {
-		if s = printable(s, maxPolicyString); s != "" {
+		if s = Printable(s, maxPolicyString); s != "" {
 			out = append(out, s)
 		}
 	}

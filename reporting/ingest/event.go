@@ -65,7 +65,7 @@ func parseEvent(line string) (ev event, err error) {
 		}
 		key, value, ok := strings.Cut(word, "=")
 		if !ok || seen[key] {
-			return ev, fmt.Errorf("%w: %s", errEvent, printable(word, 60))
+			return ev, fmt.Errorf("%w: %s", errEvent, Printable(word, 60))
 		}
 		seen[key] = true
 		if err := ev.set(key, value); err != nil {
@@ -93,9 +93,9 @@ func (ev *event) set(key, value string) (err error) {
 	case "h":
 		ev.host = value
 	case "a":
-		ev.addr = address(value)
+		ev.addr = Address(value)
 	case "la":
-		ev.local = address(value)
+		ev.local = Address(value)
 	case "lp":
 		// What Exim does not know yet is empty, 0 or -1.
 		port, _ := strconv.ParseUint(value, 10, 16)

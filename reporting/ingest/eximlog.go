@@ -31,24 +31,24 @@ const (
 // would look so.
 type exim struct {
 	skip  []string
-	clock clock
+	clock Clock
 	stats Stats
-	open  table[eximMessage]
-	own   ownMails
+	open  Table[eximMessage]
+	own   OwnMails
 	buf   [48]byte
 }
 
 func newExim(o Options) *exim {
-	o = o.filled()
-	x := &exim{clock: clock{location: o.Location, now: o.Now}, own: ownMails{is: o.Own, told: o.Delivered}}
+	o = o.Filled()
+	x := &exim{clock: Clock{Location: o.Location, Now: o.Now}, own: OwnMails{Is: o.Own, Told: o.Delivered}}
 	x.skip = append(append(x.skip, o.Relaxed...), notCounted...)
 	x.init()
 	return x
 }
 
 func (x *exim) init() {
-	x.open.init(maxMessages, maxMessageBytes, (*eximMessage).weight)
-	x.own.forget()
+	x.open.Init(maxMessages, maxMessageBytes, (*eximMessage).weight)
+	x.own.Forget()
 }
 
 func (x *exim) Line(line []byte, emit func(reporting.Session)) {
@@ -58,10 +58,10 @@ func (x *exim) Line(line []byte, emit func(reporting.Session)) {
 		return
 	}
 	stamp, id, text, ok := x.head(bytes.TrimRight(line, "\r"))
-	if !ok || !eximMatters(text) && !x.own.asked(text, "<= ") {
+	if !ok || !eximMatters(text) && !x.own.Asked(text, "<= ") {
 		return
 	}
-	at, ok := x.clock.at(stamp)
+	at, ok := x.clock.At(stamp)
 	if !ok {
 		x.stats.Unparsed++
 		return
@@ -82,15 +82,15 @@ func (x *exim) head(line []byte) (stamp, id, text []byte, ok bool) {
 	if !own && !bytes.Contains(line, []byte("exim")) {
 		return nil, nil, nil, false
 	}
-	e, ok := head(line)
-	if !ok || !bytes.HasPrefix(e.tag, []byte("exim")) {
+	e, ok := Head(line)
+	if !ok || !bytes.HasPrefix(e.Tag, []byte("exim")) {
 		return nil, nil, nil, false
 	}
-	rest, ok = eximChunk(e.text)
+	rest, ok = eximChunk(e.Text)
 	if !ok {
 		return nil, nil, nil, false
 	}
-	stamp = e.stamp
+	stamp = e.Stamp
 	if inner, behind, found := eximStamp(rest, x.buf[:]); found {
 		stamp, rest = inner, behind // it has the year
 	}
@@ -113,7 +113,7 @@ func eximMatters(text []byte) bool {
 // message reads one line of a message.
 func (x *exim) message(id, text []byte, at time.Time, emit func(reporting.Session)) {
 	if bytes.HasPrefix(text, []byte("<= ")) {
-		x.own.received(nil, id, eximMessageID(text), 0, at)
+		x.own.Received(nil, id, eximMessageID(text), 0, at)
 		return
 	}
 	r, ok, bad := readEximRecipient(text)
@@ -127,21 +127,21 @@ func (x *exim) message(id, text []byte, at time.Time, emit func(reporting.Sessio
 		return
 	}
 	if string(text) == "Completed" || bytes.HasPrefix(text, []byte("Completed ")) {
-		if m := x.open.find(id); m != nil {
+		if m := x.open.Find(id); m != nil {
 			x.settle(m, emit)
 		}
-		x.own.done(nil, id)
+		x.own.Done(nil, id)
 		return
 	}
 	if ip, detail, ok := eximVerifyError(text); ok {
-		m := x.open.get(id, at)
-		m.value.note(ip, detail, at)
+		m := x.open.Get(id, at)
+		m.Value.note(ip, detail, at)
 		x.bound(m)
 		return
 	}
 	if t, ok := x.attempt(id, text, at); ok {
-		m := x.open.get(id, at)
-		m.value.add(t)
+		m := x.open.Get(id, at)
+		m.Value.add(t)
 		x.bound(m)
 	}
 }
@@ -178,8 +178,8 @@ func (x *exim) attempt(id, text []byte, at time.Time) (t eximTry, ok bool) {
 }
 
 func (x *exim) detail(id []byte, ip netip.Addr, at time.Time) string {
-	if m := x.open.find(id); m != nil {
-		return m.value.detail(ip, at)
+	if m := x.open.Find(id); m != nil {
+		return m.Value.detail(ip, at)
 	}
 	return ""
 }
@@ -187,8 +187,8 @@ func (x *exim) detail(id []byte, ip netip.Addr, at time.Time) string {
 // recipient reads a line that names a domain.
 func (x *exim) recipient(id []byte, r *eximRecipient, at time.Time, emit func(reporting.Session)) {
 	if slices.Contains(x.skip, r.transport) {
-		if m := x.open.find(id); m != nil {
-			m.value.take(&r.host) // tried on behalf of this recipient, and not to be counted
+		if m := x.open.Find(id); m != nil {
+			m.Value.take(&r.host) // tried on behalf of this recipient, and not to be counted
 			x.bound(m)
 		}
 		return
@@ -197,9 +197,9 @@ func (x *exim) recipient(id []byte, r *eximRecipient, at time.Time, emit func(re
 		return // a local one
 	}
 	if outside(r) {
-		m := x.open.get(id, at)
-		t := eximTry{at: at, result: tlsrpt.ValidationFailure, reason: outsidePolicyReason, sts: true}
-		if m.value.count(eximConnection{domain: r.domain, at: at}) {
+		m := x.open.Get(id, at)
+		t := eximTry{at: at, result: tlsrpt.ValidationFailure, reason: OutsidePolicy, sts: true}
+		if m.Value.count(eximConnection{domain: r.domain, at: at}) {
 			x.emit(m, t, r.domain, emit)
 		}
 		x.bound(m)
@@ -208,8 +208,8 @@ func (x *exim) recipient(id []byte, r *eximRecipient, at time.Time, emit func(re
 	if !r.hasHost && r.kind != 'd' {
 		return // a pipe, or routing failed
 	}
-	m := x.open.get(id, at)
-	m.value.candidate(r.domain)
+	m := x.open.Get(id, at)
+	m.Value.candidate(r.domain)
 	if r.hasHost {
 		x.connection(m, r, at, emit)
 	}
@@ -224,13 +224,13 @@ func outside(r *eximRecipient) bool {
 		return false
 	}
 	domain, _, _ := bytes.Cut(rest, []byte(" "))
-	name, _ := domainName(string(domain))
+	name, _ := DomainName(string(domain))
 	return name == r.domain
 }
 
 // connection: the recipient was tried at a host.
-func (x *exim) connection(slot *slot[eximMessage], r *eximRecipient, at time.Time, emit func(reporting.Session)) {
-	m := &slot.value
+func (x *exim) connection(slot *Slot[eximMessage], r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+	m := &slot.Value
 	if r.tls {
 		m.forgive(r.host.ip)
 		if r.kind == '-' || r.host.reused || !m.count(eximConnection{ip: r.host.ip, port: r.port, domain: r.domain, at: at}) {
@@ -257,8 +257,8 @@ func (x *exim) connection(slot *slot[eximMessage], r *eximRecipient, at time.Tim
 	}
 }
 
-func (x *exim) emit(m *slot[eximMessage], t eximTry, domain string, emit func(reporting.Session)) {
-	if x.own.any() && x.own.find(nil, []byte(m.key)) != nil {
+func (x *exim) emit(m *Slot[eximMessage], t eximTry, domain string, emit func(reporting.Session)) {
+	if x.own.Any() && x.own.Find(nil, []byte(m.Key)) != nil {
 		x.stats.Own++
 		return
 	}
@@ -278,40 +278,40 @@ func (x *exim) emit(m *slot[eximMessage], t eximTry, domain string, emit func(re
 
 // settle ends a message: what has not found its recipient belongs to the only domain
 // that the message went to, if it is only one.
-func (x *exim) settle(m *slot[eximMessage], emit func(reporting.Session)) {
-	for _, t := range m.value.tries {
-		if len(m.value.domains) == 1 {
-			x.emit(m, t, m.value.domains[0], emit)
+func (x *exim) settle(m *Slot[eximMessage], emit func(reporting.Session)) {
+	for _, t := range m.Value.tries {
+		if len(m.Value.domains) == 1 {
+			x.emit(m, t, m.Value.domains[0], emit)
 		} else {
 			x.stats.Dropped++
 		}
 	}
-	x.open.remove(m)
+	x.open.Remove(m)
 }
 
 // expire settles the messages of which nothing was logged for long.
 func (x *exim) expire(now time.Time, emit func(reporting.Session)) {
-	for m := x.open.oldest(); m != nil && now.Sub(m.at) > eximWait; m = x.open.oldest() {
+	for m := x.open.Oldest(); m != nil && now.Sub(m.At) > eximWait; m = x.open.Oldest() {
 		x.settle(m, emit)
 	}
 }
 
 // bound keeps the table within its bounds.
-func (x *exim) bound(m *slot[eximMessage]) {
-	x.open.settle(m, func(evicted *eximMessage) { x.stats.Dropped += uint64(len(evicted.tries)) })
+func (x *exim) bound(m *Slot[eximMessage]) {
+	x.open.Settle(m, func(evicted *eximMessage) { x.stats.Dropped += uint64(len(evicted.tries)) })
 }
 
 func (x *exim) Flush(emit func(reporting.Session)) {
-	for m := x.open.oldest(); m != nil; m = x.open.oldest() {
+	for m := x.open.Oldest(); m != nil; m = x.open.Oldest() {
 		x.settle(m, emit)
 	}
-	x.own.forget()
+	x.own.Forget()
 }
 
 func (x *exim) Stats() Stats {
 	s := x.stats
-	for m := range x.open.all {
-		if len(m.value.tries) > 0 {
+	for m := range x.open.All {
+		if len(m.Value.tries) > 0 {
 			s.Open++
 		}
 	}

@@ -165,94 +165,94 @@ const (
 )
 
 func (x *exim) AppendState(dst []byte) []byte {
-	w := newStateWriter(dst, eximStateVersion)
-	w.uint(uint64(x.open.len()))
-	for m := range x.open.all {
-		w.text(m.key)
-		w.time(m.at)
-		m.value.append(&w)
+	w := NewStateWriter(dst, eximStateVersion)
+	w.Uint(uint64(x.open.Len()))
+	for m := range x.open.All {
+		w.Text(m.Key)
+		w.Time(m.At)
+		m.Value.append(&w)
 	}
-	x.own.append(&w)
-	return w.sealed()
+	x.own.Append(&w)
+	return w.Sealed()
 }
 
 func (x *exim) RestoreState(state []byte) error {
-	r, err := newStateReader(state, eximStateVersion, eximStateBefore)
+	r, err := NewStateReader(state, eximStateVersion, eximStateBefore)
 	if err != nil {
 		return err
 	}
 	var fresh exim
 	fresh.init()
-	for range r.count(maxMessages) {
-		m := &slot[eximMessage]{key: r.text(), at: r.time(), value: readEximMessage(r)}
-		if fresh.open.has(m.key) {
-			r.refuse()
+	for range r.Count(maxMessages) {
+		m := &Slot[eximMessage]{Key: r.Text(), At: r.Time(), Value: readEximMessage(r)}
+		if fresh.open.Has(m.Key) {
+			r.Refuse()
 			break
 		}
-		fresh.open.put(m)
+		fresh.open.Put(m)
 	}
-	own := readOwnMails(r)
-	if err := r.end(); err != nil {
+	own := ReadOwnMails(r)
+	if err := r.End(); err != nil {
 		return err
 	}
 	x.init()
-	x.open.take(&fresh.open)
-	x.own.take(own)
+	x.open.Take(&fresh.open)
+	x.own.Take(own)
 	return nil
 }
 
-func (m *eximMessage) append(w *stateWriter) {
-	w.uint(uint64(len(m.tries)))
+func (m *eximMessage) append(w *StateWriter) {
+	w.Uint(uint64(len(m.tries)))
 	for i := range m.tries {
 		t := &m.tries[i]
-		w.time(t.at)
-		w.text(t.host.name)
-		w.addr(t.host.ip)
-		w.addr(t.local)
-		w.text(string(t.result))
-		w.text(t.reason)
-		w.bits(t.dane, t.sts, t.host.reused)
+		w.Time(t.at)
+		w.Text(t.host.name)
+		w.Addr(t.host.ip)
+		w.Addr(t.local)
+		w.Text(string(t.result))
+		w.Text(t.reason)
+		w.Bits(t.dane, t.sts, t.host.reused)
 	}
-	w.uint(uint64(len(m.domains)))
+	w.Uint(uint64(len(m.domains)))
 	for _, d := range m.domains {
-		w.text(d)
+		w.Text(d)
 	}
-	w.uint(uint64(len(m.counted)))
+	w.Uint(uint64(len(m.counted)))
 	for i := range m.counted {
 		c := &m.counted[i]
-		w.addr(c.ip)
-		w.uint(uint64(c.port))
-		w.text(c.domain)
-		w.bits(c.failed)
-		w.time(c.at)
+		w.Addr(c.ip)
+		w.Uint(uint64(c.port))
+		w.Text(c.domain)
+		w.Bits(c.failed)
+		w.Time(c.at)
 	}
-	w.uint(uint64(len(m.notes)))
+	w.Uint(uint64(len(m.notes)))
 	for i := range m.notes {
-		w.addr(m.notes[i].ip)
-		w.text(m.notes[i].detail)
-		w.time(m.notes[i].at)
+		w.Addr(m.notes[i].ip)
+		w.Text(m.notes[i].detail)
+		w.Time(m.notes[i].at)
 	}
 }
 
-func readEximMessage(r *stateReader) (m eximMessage) {
-	for range r.count(maxPerMessage) {
-		t := eximTry{at: r.time()}
-		t.host.name, t.host.ip, t.local = r.text(), r.addr(), r.addr()
-		t.result, t.reason = tlsrpt.ResultType(r.text()), r.text()
-		r.bits(&t.dane, &t.sts, &t.host.reused)
+func readEximMessage(r *StateReader) (m eximMessage) {
+	for range r.Count(maxPerMessage) {
+		t := eximTry{at: r.Time()}
+		t.host.name, t.host.ip, t.local = r.Text(), r.Addr(), r.Addr()
+		t.result, t.reason = tlsrpt.ResultType(r.Text()), r.Text()
+		r.Bits(&t.dane, &t.sts, &t.host.reused)
 		m.tries = append(m.tries, t)
 	}
-	for range r.count(maxPerMessage) {
-		m.domains = append(m.domains, r.text())
+	for range r.Count(maxPerMessage) {
+		m.domains = append(m.domains, r.Text())
 	}
-	for range r.count(maxPerMessage) {
-		c := eximConnection{ip: r.addr(), port: int(r.uint()), domain: r.text()}
-		r.bits(&c.failed)
-		c.at = r.time()
+	for range r.Count(maxPerMessage) {
+		c := eximConnection{ip: r.Addr(), port: int(r.Uint()), domain: r.Text()}
+		r.Bits(&c.failed)
+		c.at = r.Time()
 		m.counted = append(m.counted, c)
 	}
-	for range r.count(maxPerMessage) {
-		m.notes = append(m.notes, eximNote{ip: r.addr(), detail: r.text(), at: r.time()})
+	for range r.Count(maxPerMessage) {
+		m.notes = append(m.notes, eximNote{ip: r.Addr(), detail: r.Text(), at: r.Time()})
 	}
 	return m
 }

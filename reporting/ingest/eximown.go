@@ -24,7 +24,7 @@ func eximMessageID(b []byte) []byte {
 
 // tell says what became of a message of ours. Exim logs a deferral at each queue run.
 func (x *exim) tell(id []byte, r *eximRecipient, at time.Time) {
-	m := x.own.find(nil, id)
+	m := x.own.Find(nil, id)
 	if m == nil {
 		return
 	}
@@ -35,7 +35,7 @@ func (x *exim) tell(id []byte, r *eximRecipient, at time.Time) {
 	case 'f':
 		status = Bounced
 	}
-	x.own.tell(m, status, r.address, r.said(), at)
+	x.own.Tell(m, status, r.address, r.said(), at)
 }
 
 // said is the text of a line, also behind words that a remote host chose: C="250 …", or

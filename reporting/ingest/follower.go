@@ -45,7 +45,7 @@ func Missing(s *reporting.Session) bool {
 	case tlsrpt.DANERequired, tlsrpt.DNSSECInvalid:
 		return true
 	case tlsrpt.ValidationFailure:
-		return s.Reason == outsidePolicyReason
+		return s.Reason == OutsidePolicy
 	}
 	return false
 }

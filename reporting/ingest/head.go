@@ -6,18 +6,18 @@ import (
 	"strconv"
 )
 
-// entry is a log line in its parts. They point into the line.
-type entry struct {
-	stamp []byte // as it was written: see clock
-	host  []byte // that wrote it; "" if it is not named
-	tag   []byte // the program: "postfix/smtp", "sendmail", "exim"
-	pid   []byte // digits; "" if there are none
-	text  []byte
-	key   []byte // the same for all lines of one process, and for no other
-	cut   bool   // the tag may have lost what stood behind a slash
+// Entry is a log line in its parts. They point into the line.
+type Entry struct {
+	Stamp []byte // as it was written: see [Clock]
+	Host  []byte // that wrote it; "" if it is not named
+	Tag   []byte // the program: "postfix/smtp", "sendmail", "exim"
+	PID   []byte // digits; "" if there are none
+	Text  []byte // what the program says
+	Key   []byte // the same for all lines of one process, and for no other
+	Cut   bool   // the tag may have lost what stood behind a slash
 }
 
-// head takes the head off a line. The forms are
+// Head takes the head off a line. The forms are
 //
 //	Nov  3 04:05:06 host prog[pid]: text                        syslogd, rsyslog, postlogd
 //	2026-11-03T04:05:06.123456+01:00 host prog[pid]: text       rsyslog, journalctl -o short-iso
@@ -28,24 +28,24 @@ type entry struct {
 // fails for "last message repeated 2 times", which names no program. That line is
 // never a session: the TLS lines of a session are followed by a line of the same
 // process with the recipient, so no MTA writes one of them twice in a row.
-func head(line []byte) (e entry, ok bool) {
+func Head(line []byte) (e Entry, ok bool) {
 	if len(line) > 0 && line[0] == '{' {
 		return journal(line)
 	}
 	line, version := priority(line)
-	n := stampLen(line)
+	n := StampLen(line)
 	if n == 0 || n >= len(line) || line[n] != ' ' {
 		return e, false
 	}
-	e.stamp, line = line[:n], line[n+1:]
+	e.Stamp, line = line[:n], line[n+1:]
 	switch {
 	case version:
 		ok = e.structured(line)
 	case e.classic(line):
 		ok = true
 	default: // some templates of RFC 5424 leave priority and version out
-		e = entry{stamp: e.stamp}
-		ok = e.structured(line) && len(e.pid) > 0
+		e = Entry{Stamp: e.Stamp}
+		ok = e.structured(line) && len(e.PID) > 0
 	}
 	return e, ok
 }
@@ -57,7 +57,7 @@ func priority(line []byte) (rest []byte, version bool) {
 		return line, false
 	}
 	end := bytes.IndexByte(line[:min(len(line), 5)], '>')
-	if end < 2 || !digits(line[1:end]) {
+	if end < 2 || !Digits(line[1:end]) {
 		return line, false
 	}
 	rest = line[end+1:]
@@ -70,35 +70,35 @@ func priority(line []byte) (rest []byte, version bool) {
 // classic reads "host prog[pid]: text". Between host and program some daemons say
 // facility and level: "<mail.info> host prog:" (FreeBSD), "host mail.info prog:"
 // (BusyBox), "prog[pid]: [ID 1 mail.info] text" (Solaris).
-func (e *entry) classic(line []byte) bool {
+func (e *Entry) classic(line []byte) bool {
 	if len(line) > 0 && line[0] == '<' {
 		_, line, _ = bytes.Cut(line, []byte("> "))
 	}
 	start := line
 	var ok bool
-	if e.host, line, ok = word(line); !ok {
+	if e.Host, line, ok = Word(line); !ok {
 		return false
 	}
-	tag, rest, ok := word(line)
+	tag, rest, ok := Word(line)
 	if ok && tag[len(tag)-1] != ':' && bytes.IndexByte(tag, '.') > 0 {
-		tag, rest, ok = word(rest)
+		tag, rest, ok = Word(rest)
 	}
 	if !ok || len(tag) < 2 || tag[len(tag)-1] != ':' {
 		return false
 	}
 	tag = tag[:len(tag)-1]
-	e.key = start[:len(start)-len(rest)-len(": ")]
+	e.Key = start[:len(start)-len(rest)-len(": ")]
 	if n := len(tag) - 1; tag[n] == ']' {
 		open := bytes.LastIndexByte(tag, '[')
-		if open < 1 || !digits(tag[open+1:n]) {
+		if open < 1 || !Digits(tag[open+1:n]) {
 			return false
 		}
-		tag, e.pid = tag[:open], tag[open+1:n]
+		tag, e.PID = tag[:open], tag[open+1:n]
 	}
-	e.tag, e.text = tag, bytes.TrimLeft(rest, " ")
+	e.Tag, e.Text = tag, bytes.TrimLeft(rest, " ")
 	if bytes.HasPrefix(rest, []byte("[ID ")) {
 		if _, after, found := bytes.Cut(rest, []byte("] ")); found {
-			e.text = after
+			e.Text = after
 		}
 	}
 	return true
@@ -106,31 +106,31 @@ func (e *entry) classic(line []byte) bool {
 
 // structured reads "host app-name procid msgid structured-data text". rsyslog's
 // template for it cuts "postfix/smtp" at the slash, where only "postfix" is left.
-func (e *entry) structured(line []byte) bool {
+func (e *Entry) structured(line []byte) bool {
 	start := line
 	var ok bool
-	if e.host, line, ok = word(line); !ok {
+	if e.Host, line, ok = Word(line); !ok {
 		return false
 	}
-	if e.tag, line, ok = word(line); !ok {
+	if e.Tag, line, ok = Word(line); !ok {
 		return false
 	}
-	if e.pid, line, ok = word(line); !ok {
+	if e.PID, line, ok = Word(line); !ok {
 		return false
 	}
-	e.key = start[:len(start)-len(line)-1]
-	if !digits(e.pid) {
-		e.pid = nil
+	e.Key = start[:len(start)-len(line)-1]
+	if !Digits(e.PID) {
+		e.PID = nil
 	}
-	if _, line, ok = word(line); !ok { // msgid
+	if _, line, ok = Word(line); !ok { // msgid
 		return false
 	}
-	if e.text, ok = elements(line); !ok {
+	if e.Text, ok = elements(line); !ok {
 		return false
 	}
-	e.text = bytes.TrimPrefix(e.text, []byte("\xef\xbb\xbf")) // RFC 5424 §6.4: text in UTF-8 may start so
-	e.text = bytes.TrimLeft(e.text, " ")                      // rsyslog leaves the blank behind the tag to the text
-	e.cut = bytes.IndexByte(e.tag, '/') < 0
+	e.Text = bytes.TrimPrefix(e.Text, []byte("\xef\xbb\xbf")) // RFC 5424 §6.4: text in UTF-8 may start so
+	e.Text = bytes.TrimLeft(e.Text, " ")                      // rsyslog leaves the blank behind the tag to the text
+	e.Cut = bytes.IndexByte(e.Tag, '/') < 0
 	return true
 }
 
@@ -195,7 +195,7 @@ func (f *field) UnmarshalJSON(text []byte) error {
 }
 
 // journal reads one object of journalctl -o json.
-func journal(line []byte) (e entry, ok bool) {
+func journal(line []byte) (e Entry, ok bool) {
 	var object struct {
 		Message    field `json:"MESSAGE"`
 		Identifier field `json:"SYSLOG_IDENTIFIER"`
@@ -207,21 +207,21 @@ func journal(line []byte) (e entry, ok bool) {
 	if json.Unmarshal(line, &object) != nil {
 		return e, false
 	}
-	e = entry{host: object.Host, tag: object.Identifier, pid: object.PID, text: object.Message}
+	e = Entry{Host: object.Host, Tag: object.Identifier, PID: object.PID, Text: object.Message}
 	// What the program says of itself first: a forwarder writes for others.
-	if len(e.pid) == 0 {
-		e.pid = object.TrustedPID
+	if len(e.PID) == 0 {
+		e.PID = object.TrustedPID
 	}
-	if len(e.tag) == 0 || len(e.text) == 0 || !digits(object.Realtime) || len(e.pid) > 0 && !digits(e.pid) {
+	if len(e.Tag) == 0 || len(e.Text) == 0 || !Digits(object.Realtime) || len(e.PID) > 0 && !Digits(e.PID) {
 		return e, false
 	}
-	e.stamp = append([]byte{'@'}, object.Realtime...)
-	e.key = bytes.Join([][]byte{e.host, e.tag, e.pid}, []byte{' '})
+	e.Stamp = append([]byte{'@'}, object.Realtime...)
+	e.Key = bytes.Join([][]byte{e.Host, e.Tag, e.PID}, []byte{' '})
 	return e, true
 }
 
-// word cuts at the first blank.
-func word(line []byte) (first, rest []byte, ok bool) {
+// Word cuts at the first blank.
+func Word(line []byte) (first, rest []byte, ok bool) {
 	i := bytes.IndexByte(line, ' ')
 	if i <= 0 {
 		return line, nil, false
@@ -229,7 +229,8 @@ func word(line []byte) (first, rest []byte, ok bool) {
 	return line[:i], line[i+1:], true
 }
 
-func digits(b []byte) bool {
+// Digits reports whether b has digits only, and some.
+func Digits(b []byte) bool {
 	for _, c := range b {
 		if c < '0' || c > '9' {
 			return false
@@ -238,8 +239,8 @@ func digits(b []byte) bool {
 	return len(b) > 0
 }
 
-// base62 reports whether b has letters and digits only, as most queue ids.
-func base62(b []byte) bool {
+// Base62 reports whether b has letters and digits only, as most queue ids.
+func Base62(b []byte) bool {
 	for _, c := range b {
 		if (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
 			return false
@@ -250,7 +251,7 @@ func base62(b []byte) bool {
 
 // atoi reads digits of at most nine places.
 func atoi(b []byte) (int, bool) {
-	if len(b) > 9 || !digits(b) {
+	if len(b) > 9 || !Digits(b) {
 		return 0, false
 	}
 	n, err := strconv.Atoi(string(b))

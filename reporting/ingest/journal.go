@@ -273,8 +273,8 @@ func (r *journalRun) move(chunk []byte) time.Time {
 		start := bytes.LastIndexByte(chunk, '\n') + 1
 		if cursor := Cursor(chunk[start:]); cursor != "" && len(cursor) <= maxCursor {
 			r.cursor = cursor
-			e, _ := head(chunk[start:])
-			at, _ := (&clock{}).at(e.stamp)
+			e, _ := Head(chunk[start:])
+			at, _ := (&Clock{}).At(e.Stamp)
 			return at
 		}
 		chunk = chunk[:start]

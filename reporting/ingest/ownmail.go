@@ -51,130 +51,130 @@ type Delivery struct {
 	Text string
 }
 
-// ownMail is a message of ours that the mail server has not done with.
-type ownMail struct {
+// OwnMail is a message of ours that the mail server has not done with.
+type OwnMail struct {
 	host string // that logged it: queue ids of two hosts may be the same
 	id   string // Message-ID
-	left int    // recipients, where the end of a message is not logged
+	Left int    // recipients, where the end of a message is not logged
 }
 
-func (m *ownMail) weight() int { return 200 + len(m.host) + len(m.id) }
+func (m *OwnMail) weight() int { return 200 + len(m.host) + len(m.id) }
 
-// ownMails holds them by queue id.
-type ownMails struct {
-	is   func(messageID []byte) bool // nil: none
-	told func(Delivery)              // nil: nobody asks
-	open table[ownMail]
+// OwnMails holds them by queue id. Forget makes it usable.
+type OwnMails struct {
+	Is   func(messageID []byte) bool // Options.Own
+	Told func(Delivery)              // Options.Delivered
+	open Table[OwnMail]
 }
 
-// forget empties it.
-func (o *ownMails) forget() { o.open.init(maxOwn, maxOwnBytes, (*ownMail).weight) }
+// Forget empties it.
+func (o *OwnMails) Forget() { o.open.Init(maxOwn, maxOwnBytes, (*OwnMail).weight) }
 
-// any reports whether one may be under way.
-func (o *ownMails) any() bool { return o.open.len() > 0 }
+// Any reports whether one may be under way.
+func (o *OwnMails) Any() bool { return o.open.Len() > 0 }
 
-// ours reports whether a Message-ID is that of a report of ours.
-func (o *ownMails) ours(messageID []byte) bool {
-	return o.is != nil && len(messageID) <= maxOwnID && o.is(messageID)
+// Ours reports whether a Message-ID is that of a report of ours.
+func (o *OwnMails) Ours(messageID []byte) bool {
+	return o.Is != nil && len(messageID) <= maxOwnID && o.Is(messageID)
 }
 
-// asked reports whether a line with such a beginning is one to read.
-func (o *ownMails) asked(text []byte, beginning string) bool {
-	return (o.is != nil || o.any()) && bytes.HasPrefix(text, []byte(beginning))
+// Asked reports whether a line with such a beginning is one to read.
+func (o *OwnMails) Asked(text []byte, beginning string) bool {
+	return (o.Is != nil || o.Any()) && bytes.HasPrefix(text, []byte(beginning))
 }
 
-// find returns the message under a queue id, if it is ours; host may be nil where ids are
+// Find returns the message under a queue id, if it is ours; host may be nil where ids are
 // unique over hosts.
-func (o *ownMails) find(host, queueID []byte) *slot[ownMail] {
-	if !o.any() {
+func (o *OwnMails) Find(host, queueID []byte) *Slot[OwnMail] {
+	if !o.Any() {
 		return nil
 	}
-	if m := o.open.find(queueID); m != nil && m.value.host == string(host) {
+	if m := o.open.Find(queueID); m != nil && m.Value.host == string(host) {
 		return m
 	}
 	return nil
 }
 
-// received takes a message that has come in under a queue id, which may have been that of
+// Received takes a message that has come in under a queue id, which may have been that of
 // one of ours before.
-func (o *ownMails) received(host, queueID, messageID []byte, recipients int, at time.Time) {
-	if len(messageID) == 0 || !o.ours(messageID) {
-		o.done(host, queueID)
+func (o *OwnMails) Received(host, queueID, messageID []byte, recipients int, at time.Time) {
+	if len(messageID) == 0 || !o.Ours(messageID) {
+		o.Done(host, queueID)
 		return
 	}
 	id := string(messageID)
 	if id[0] != '<' {
 		id = "<" + id + ">"
 	}
-	m := o.open.get(queueID, at)
-	m.value = ownMail{host: string(host), id: id, left: recipients}
-	o.open.settle(m, func(*ownMail) {})
-	for m := o.open.oldest(); m != nil && at.Sub(m.at) > ownAge; m = o.open.oldest() {
-		o.remove(m)
+	m := o.open.Get(queueID, at)
+	m.Value = OwnMail{host: string(host), id: id, Left: recipients}
+	o.open.Settle(m, func(*OwnMail) {})
+	for m := o.open.Oldest(); m != nil && at.Sub(m.At) > ownAge; m = o.open.Oldest() {
+		o.Remove(m)
 	}
 }
 
-// done: the mail server has forgotten the message.
-func (o *ownMails) done(host, queueID []byte) {
-	if m := o.find(host, queueID); m != nil {
-		o.remove(m)
+// Done: the mail server has forgotten the message.
+func (o *OwnMails) Done(host, queueID []byte) {
+	if m := o.Find(host, queueID); m != nil {
+		o.Remove(m)
 	}
 }
 
-// remove is done for a message that was found.
-func (o *ownMails) remove(m *slot[ownMail]) { o.open.remove(m) }
+// Remove is done for a message that was found.
+func (o *OwnMails) Remove(m *Slot[OwnMail]) { o.open.Remove(m) }
 
-// has reports whether a message of ours is under way with that queue id at any host.
-func (o *ownMails) has(queueID []byte) bool { return o.any() && o.open.find(queueID) != nil }
+// Has reports whether a message of ours is under way with that queue id at any host.
+func (o *OwnMails) Has(queueID []byte) bool { return o.Any() && o.open.Find(queueID) != nil }
 
-// tell says what became of a message.
-func (o *ownMails) tell(m *slot[ownMail], status Status, recipient, text []byte, at time.Time) {
-	m.at = at
+// Tell says what became of a message for one recipient; nil: for all that were left.
+func (o *OwnMails) Tell(m *Slot[OwnMail], status Status, recipient, text []byte, at time.Time) {
+	m.At = at
 	o.open.unlink(m)
 	o.open.link(m)
-	if o.told == nil {
+	if o.Told == nil {
 		return
 	}
-	o.told(Delivery{
-		Time: at.UTC(), MessageID: m.value.id, Status: status,
-		Recipient: printable(string(recipient), maxRecipient),
-		Text:      printable(string(text), maxDeliveryText),
+	o.Told(Delivery{
+		Time: at.UTC(), MessageID: m.Value.id, Status: status,
+		Recipient: Printable(string(recipient), maxRecipient),
+		Text:      Printable(string(text), maxDeliveryText),
 	})
 }
 
-// append writes what is under way.
-func (o *ownMails) append(w *stateWriter) {
-	w.uint(uint64(o.open.len()))
-	for m := range o.open.all {
-		w.text(m.key)
-		w.time(m.at)
-		w.text(m.value.host)
-		w.text(m.value.id)
-		w.uint(uint64(m.value.left))
+// Append writes what is under way.
+func (o *OwnMails) Append(w *StateWriter) {
+	w.Uint(uint64(o.open.Len()))
+	for m := range o.open.All {
+		w.Text(m.Key)
+		w.Time(m.At)
+		w.Text(m.Value.host)
+		w.Text(m.Value.id)
+		w.Uint(uint64(m.Value.Left))
 	}
 }
 
-// readOwnMails reads what append wrote, and nothing in states of an earlier version.
-func readOwnMails(r *stateReader) *ownMails {
-	o := new(ownMails)
-	o.forget()
+// ReadOwnMails reads what Append wrote, and nothing in states of an earlier version.
+func ReadOwnMails(r *StateReader) *OwnMails {
+	o := new(OwnMails)
+	o.Forget()
 	if r.before {
 		return o
 	}
-	for range r.count(maxOwn) {
-		m := &slot[ownMail]{key: r.text(), at: r.time()}
-		m.value = ownMail{host: r.text(), id: r.text(), left: int(min(r.uint(), MaxLine))}
-		if o.open.has(m.key) {
-			r.refuse()
+	for range r.Count(maxOwn) {
+		m := &Slot[OwnMail]{Key: r.Text(), At: r.Time()}
+		m.Value = OwnMail{host: r.Text(), id: r.Text(), Left: int(min(r.Uint(), MaxLine))}
+		if o.open.Has(m.Key) {
+			r.Refuse()
 			break
 		}
-		o.open.put(m)
+		o.open.Put(m)
 	}
 	return o
 }
 
-// take goes on with what another one has under way, which is empty then.
-func (o *ownMails) take(other *ownMails) {
-	o.forget()
-	o.open.take(&other.open)
+// Take goes on with what another one has under way, which is empty then.
+func (o *OwnMails) Take(other *OwnMails) {
+	o.Forget()
+	o.open.Take(&other.open)
 }

@@ -17,22 +17,22 @@ import (
 // repeats what smtp says, and knows more only where a handshake or a certificate fails.
 type postfix struct {
 	relaxed [][]byte
-	clock   clock
+	clock   Clock
 	stats   Stats
 	open    openTable
 	proxy   proxyNotes
-	own     ownMails
+	own     OwnMails
 	names   nameCache
 }
 
 func newPostfix(o Options) *postfix {
-	o = o.filled()
-	p := &postfix{clock: clock{location: o.Location, now: o.Now}, own: ownMails{is: o.Own, told: o.Delivered}}
+	o = o.Filled()
+	p := &postfix{clock: Clock{Location: o.Location, Now: o.Now}, own: OwnMails{Is: o.Own, Told: o.Delivered}}
 	for _, name := range o.Relaxed {
 		p.relaxed = append(p.relaxed, []byte(name))
 	}
 	p.open.init()
-	p.own.forget()
+	p.own.Forget()
 	return p
 }
 
@@ -45,8 +45,8 @@ func (p *postfix) Line(line []byte, emit func(reporting.Session)) {
 	if !p.worthReading(line) {
 		return
 	}
-	e, ok := head(bytes.TrimRight(line, "\r"))
-	if !ok || len(e.pid) == 0 {
+	e, ok := Head(bytes.TrimRight(line, "\r"))
+	if !ok || len(e.PID) == 0 {
 		return
 	}
 	switch p.program(&e) {
@@ -55,7 +55,7 @@ func (p *postfix) Line(line []byte, emit func(reporting.Session)) {
 	case programProxy:
 		p.tlsproxy(&e)
 	default:
-		if id, rest, ok := queueID(e.text); ok {
+		if id, rest, ok := queueID(e.Text); ok {
 			p.ownLine(&e, id, rest)
 		}
 	}
@@ -76,7 +76,7 @@ func (p *postfix) worthReading(line []byte) bool {
 		if string(line[i-4:i]) == "smtp" || string(line[i-8:i]) == "tlsproxy" {
 			return true
 		}
-		if (string(line[i-7:i]) == "cleanup" || p.own.any()) && p.aboutOwn(line[i:]) {
+		if (string(line[i-7:i]) == "cleanup" || p.own.Any()) && p.aboutOwn(line[i:]) {
 			return true
 		}
 	}
@@ -93,13 +93,13 @@ func (p *postfix) worthReading(line []byte) bool {
 		rest = line[end+3:]
 	}
 	for range 2 {
-		_, after, ok := word(rest)
+		_, after, ok := Word(rest)
 		if !ok {
 			return false
 		}
 		rest = after
 	}
-	tag, _, ok := word(rest)
+	tag, _, ok := Word(rest)
 	return ok && tag[len(tag)-1] != ':'
 }
 
@@ -115,8 +115,8 @@ const (
 // anything: postfix/smtp, postfix-out/smtp, postfix/relay/smtp. Where the tag was cut
 // at its first slash, the text alone must tell: no other program of Postfix writes
 // the lines that count, lmtp(8) with TLS aside.
-func (p *postfix) program(e *entry) program {
-	rest, part := e.tag, []byte(nil)
+func (p *postfix) program(e *Entry) program {
+	rest, part := e.Tag, []byte(nil)
 	for found := true; found; {
 		part, rest, found = bytes.Cut(rest, []byte("/"))
 		for _, name := range p.relaxed {
@@ -126,7 +126,7 @@ func (p *postfix) program(e *entry) program {
 		}
 	}
 	switch {
-	case string(part) == "smtp", e.cut:
+	case string(part) == "smtp", e.Cut:
 		return programSMTP
 	case string(part) == "tlsproxy":
 		return programProxy
@@ -135,8 +135,8 @@ func (p *postfix) program(e *entry) program {
 }
 
 // smtp reads a line of an SMTP client.
-func (p *postfix) smtp(e *entry, emit func(reporting.Session)) {
-	text := e.text
+func (p *postfix) smtp(e *Entry, emit func(reporting.Session)) {
+	text := e.Text
 	if rest, trusted, ok := establishedTo(text); ok {
 		p.established(e, rest, trusted)
 		return
@@ -162,14 +162,14 @@ func (p *postfix) smtp(e *entry, emit func(reporting.Session)) {
 }
 
 // established is a session; it is a success unless something follows.
-func (p *postfix) established(e *entry, rest []byte, trusted bool) {
+func (p *postfix) established(e *Entry, rest []byte, trusted bool) {
 	relay, rest, ok := endpoint(rest)
-	at, okTime := p.clock.at(e.stamp)
+	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime || !bytes.HasPrefix(rest, []byte(": ")) {
 		p.stats.Unparsed++
 		return
 	}
-	process := p.open.get(e.key)
+	process := p.open.get(e.Key)
 	try := &smtpTry{kind: tryEstablished, trusted: trusted, mxHost: p.names.of(relay), at: at}
 	if process.cert.relay == try.relay {
 		try.verdict, process.cert = process.cert.verdict, pendingVerdict{}
@@ -181,28 +181,28 @@ func (p *postfix) established(e *entry, rest []byte, trusted bool) {
 }
 
 // broken is a handshake that failed.
-func (p *postfix) broken(e *entry, rest []byte) {
+func (p *postfix) broken(e *Entry, rest []byte) {
 	relay, rest, ok := endpoint(rest)
-	at, okTime := p.clock.at(e.stamp)
+	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime {
 		p.stats.Unparsed++
 		return
 	}
 	try := &smtpTry{kind: tryBroken, mxHost: p.names.of(relay), at: at}
 	try.fail(handshakeVerdict(rest))
-	p.add(p.open.get(e.key), try)
+	p.add(p.open.get(e.Key), try)
 }
 
 // verdict keeps why a certificate was refused until the session is logged, which is the
 // next thing that Postfix does; whether that matters, the level decides, and a later
 // line tells.
-func (p *postfix) verdict(e *entry, relay []byte, v verdict) {
-	at, ok := p.clock.at(e.stamp)
+func (p *postfix) verdict(e *Entry, relay []byte, v verdict) {
+	at, ok := p.clock.At(e.Stamp)
 	if !ok {
 		p.stats.Unparsed++
 		return
 	}
-	process := p.open.get(e.key)
+	process := p.open.get(e.Key)
 	if !process.cert.verdict.certain || process.cert.relay != string(relay) {
 		process.cert = pendingVerdict{relay: string(relay), at: at, verdict: v}
 	}
@@ -212,7 +212,7 @@ func (p *postfix) verdict(e *entry, relay []byte, v verdict) {
 // resumed reads "H[IP]:25: re-using session with untrusted …" and "H[IP]:25: all TLSA
 // records unusable, …": the first says why without detail, since those were logged
 // when the session was new; with the second the mail goes all the same.
-func (p *postfix) resumed(e *entry, text []byte) {
+func (p *postfix) resumed(e *Entry, text []byte) {
 	relay, rest, ok := endpoint(text)
 	if !ok {
 		return
@@ -230,7 +230,7 @@ const resumedReason = "not verified in an earlier session"
 
 // warning reads what Postfix decides before it connects, and what OpenSSL said of the
 // handshake before.
-func (p *postfix) warning(e *entry, text []byte) {
+func (p *postfix) warning(e *Entry, text []byte) {
 	switch {
 	case bytes.HasPrefix(text, []byte("TLS policy lookup for ")):
 		p.lookup(e, text[len("TLS policy lookup for "):])
@@ -239,7 +239,7 @@ func (p *postfix) warning(e *entry, text []byte) {
 	case bytes.HasPrefix(text, []byte("MX name '")):
 		p.outside(e, text[len("MX name '"):])
 	case bytes.HasPrefix(text, []byte("TLS library problem: ")):
-		if process := p.open.find(e.key); process != nil {
+		if process := p.open.find(e.Key); process != nil {
 			if last := process.last(); last != nil && last.kind == tryBroken {
 				last.library(text[len("TLS library problem: "):])
 				p.settle(process)
@@ -251,7 +251,7 @@ func (p *postfix) warning(e *entry, text []byte) {
 }
 
 // lookup reads "D/H: reason": DANE forbids to connect to the host H.
-func (p *postfix) lookup(e *entry, text []byte) {
+func (p *postfix) lookup(e *Entry, text []byte) {
 	dest, host, why, ok := policyLookup(text)
 	if !ok {
 		p.stats.Unparsed++
@@ -261,45 +261,45 @@ func (p *postfix) lookup(e *entry, text []byte) {
 	if !ok {
 		return // ours: "client TLS configuration problem"
 	}
-	at, ok := p.clock.at(e.stamp)
+	at, ok := p.clock.At(e.Stamp)
 	if !ok {
 		p.stats.Unparsed++
 		return
 	}
 	try := &smtpTry{kind: tryForbidden, at: at}
-	try.host, _ = domainName(string(host))
+	try.host, _ = DomainName(string(host))
 	try.domain = nextHop(dest)
 	try.fail(v)
-	p.add(p.open.get(e.key), try)
+	p.add(p.open.get(e.Key), try)
 }
 
 // outside reads "X' does not match STS MX pattern for 'D'" (3.10.5 and later).
-func (p *postfix) outside(e *entry, text []byte) {
+func (p *postfix) outside(e *Entry, text []byte) {
 	host, domain, ok := outsidePolicy(text)
-	at, okTime := p.clock.at(e.stamp)
+	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime {
 		p.stats.Unparsed++
 		return
 	}
 	try := &smtpTry{kind: tryForbidden, at: at}
-	try.host, _ = domainName(string(host))
-	try.policyDomain, _ = domainName(string(domain))
-	try.fail(verdict{result: tlsrpt.ValidationFailure, reason: outsidePolicyReason, policy: tlsrpt.STS})
-	p.add(p.open.get(e.key), try)
+	try.host, _ = DomainName(string(host))
+	try.policyDomain, _ = DomainName(string(domain))
+	try.fail(verdict{result: tlsrpt.ValidationFailure, reason: OutsidePolicy, policy: tlsrpt.STS})
+	p.add(p.open.get(e.Key), try)
 }
 
 // report keeps what Postfix 3.10 and later say of a session in the words of RFC 8460.
 // It goes with another line of the same host; where there is none, because
 // smtp_tls_loglevel is 0, it is the session.
-func (p *postfix) report(e *entry, text []byte) {
+func (p *postfix) report(e *Entry, text []byte) {
 	r, ok := tlsReportLine(text)
-	at, okTime := p.clock.at(e.stamp)
+	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime {
 		p.stats.Unparsed++
 		return
 	}
 	r.at = at
-	process := p.open.get(e.key)
+	process := p.open.get(e.Key)
 	if len(process.reports) < maxTries {
 		process.reports = append(process.reports, r)
 	}
@@ -307,9 +307,9 @@ func (p *postfix) report(e *entry, text []byte) {
 }
 
 // tlsproxy keeps why a handshake failed, until smtp says for which delivery.
-func (p *postfix) tlsproxy(e *entry) {
-	note := proxyNote{logHost: string(e.host)}
-	text := bytes.TrimPrefix(e.text, []byte("warning: "))
+func (p *postfix) tlsproxy(e *Entry) {
+	note := proxyNote{logHost: string(e.Host)}
+	text := bytes.TrimPrefix(e.Text, []byte("warning: "))
 	var relay []byte
 	if r, said, ok := certificateFailed(text); ok {
 		relay, note.verdict = r, verdictOf(said)
@@ -318,7 +318,7 @@ func (p *postfix) tlsproxy(e *entry) {
 			note.broken, note.verdict = true, handshakeVerdict(rest)
 		}
 	}
-	at, ok := p.clock.at(e.stamp)
+	at, ok := p.clock.At(e.Stamp)
 	if relay == nil || !ok {
 		return
 	}
@@ -333,7 +333,7 @@ func (p *postfix) Flush(emit func(reporting.Session)) {
 		p.open.remove(process)
 	}
 	p.proxy = proxyNotes{}
-	p.own.forget()
+	p.own.Forget()
 }
 
 func (p *postfix) Stats() Stats {

@@ -139,24 +139,24 @@ func addressEnd(b []byte) (address, rest []byte, ok bool) {
 }
 
 // queued reads a line with a queue id.
-func (p *postfix) queued(e *entry, id, text []byte, emit func(reporting.Session)) {
+func (p *postfix) queued(e *Entry, id, text []byte, emit func(reporting.Session)) {
 	if bytes.HasPrefix(text, []byte("to=<")) {
 		p.recipient(e, id, text, emit)
 		return
 	}
-	if e.cut {
+	if e.Cut {
 		p.ownLine(e, id, text) // the program may be any
 	}
 	relay, reason, refused := notOffered(text)
 	unverified := !refused && notVerified(text)
-	process := p.open.find(e.key)
+	process := p.open.find(e.Key)
 	if process == nil {
 		if !refused && !unverified {
 			return
 		}
-		process = p.open.get(e.key)
+		process = p.open.get(e.Key)
 	}
-	at, ok := p.clock.at(e.stamp)
+	at, ok := p.clock.At(e.Stamp)
 	switch {
 	case !ok:
 		p.stats.Unparsed++
@@ -171,10 +171,10 @@ func (p *postfix) queued(e *entry, id, text []byte, emit func(reporting.Session)
 }
 
 // recipient reads the line that ends a delivery, or one of several.
-func (p *postfix) recipient(e *entry, id, text []byte, emit func(reporting.Session)) {
-	process := p.open.find(e.key)
+func (p *postfix) recipient(e *Entry, id, text []byte, emit func(reporting.Session)) {
+	process := p.open.find(e.Key)
 	r, ok := readRecipient(text)
-	at, okTime := p.clock.at(e.stamp)
+	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime {
 		p.stats.Unparsed++
 		if process != nil {
@@ -184,7 +184,7 @@ func (p *postfix) recipient(e *entry, id, text []byte, emit func(reporting.Sessi
 		}
 		return
 	}
-	own := p.own.find(e.host, id)
+	own := p.own.Find(e.Host, id)
 	if own != nil {
 		p.tell(own, &r, at)
 	}
@@ -192,7 +192,7 @@ func (p *postfix) recipient(e *entry, id, text []byte, emit func(reporting.Sessi
 		if !r.tells() {
 			return
 		}
-		process = p.open.get(e.key)
+		process = p.open.get(e.Key)
 	}
 	process.begin(id, r.address, at)
 	p.stats.Dropped += uint64(process.dropStrangers(id, r.relay, at))
@@ -237,8 +237,8 @@ func (r *recipientLine) dane() bool {
 }
 
 // conclude adds what the line itself tells of its session.
-func (p *postfix) conclude(e *entry, process *smtpProcess, r *recipientLine) {
-	at, _ := p.clock.at(e.stamp)
+func (p *postfix) conclude(e *Entry, process *smtpProcess, r *recipientLine) {
+	at, _ := p.clock.At(e.Stamp)
 	if relay, plain := r.plaintext(); plain && !process.knows(relay) {
 		p.add(process, refusedTry(p.names.of(relay), "", at))
 	}
@@ -267,9 +267,9 @@ func (p *postfix) conclude(e *entry, process *smtpProcess, r *recipientLine) {
 
 // unverified fails the session that was given up because of its certificate. relay is
 // nil where the line does not name the host.
-func (p *postfix) unverified(e *entry, process *smtpProcess, relay []byte) {
+func (p *postfix) unverified(e *Entry, process *smtpProcess, relay []byte) {
 	try := process.lastUp(relay)
-	at, _ := p.clock.at(e.stamp)
+	at, _ := p.clock.At(e.Stamp)
 	if try == nil {
 		// With smtp_tls_loglevel = 0 the session itself was not logged.
 		name := process.cert.relay
@@ -289,7 +289,7 @@ func (p *postfix) unverified(e *entry, process *smtpProcess, relay []byte) {
 		}
 	}
 	v := try.verdict
-	if note, ok := p.proxy.take(e.host, try.relay, false, at); ok && v.result == "" {
+	if note, ok := p.proxy.take(e.Host, try.relay, false, at); ok && v.result == "" {
 		v = note.verdict
 	}
 	switch {
@@ -304,15 +304,15 @@ func (p *postfix) unverified(e *entry, process *smtpProcess, relay []byte) {
 // handshake is "Cannot start TLS", which may be our own fault: it counts only if
 // SSL_connect had failed before, in this process or in tlsproxy. The line about a host
 // that is not the last names none, so there tlsproxy cannot be asked.
-func (p *postfix) handshake(e *entry, process *smtpProcess, relay []byte) {
-	at, _ := p.clock.at(e.stamp)
+func (p *postfix) handshake(e *Entry, process *smtpProcess, relay []byte) {
+	at, _ := p.clock.At(e.Stamp)
 	if last := process.last(); last != nil && last.kind == tryBroken {
 		return
 	}
 	if relay == nil || process.knows(relay) {
 		return
 	}
-	note, ok := p.proxy.take(e.host, string(relay), true, at)
+	note, ok := p.proxy.take(e.Host, string(relay), true, at)
 	if !ok {
 		return
 	}

@@ -38,8 +38,8 @@ func (n *nameCache) of(relay []byte) mxHost {
 	if kept.relay != string(relay) {
 		*kept = mxHost{relay: string(relay)}
 		if host, ip, ok := strings.Cut(kept.relay, "["); ok {
-			kept.host, _ = domainName(host)
-			kept.ip = address(strings.TrimSuffix(ip, "]"))
+			kept.host, _ = DomainName(host)
+			kept.ip = Address(strings.TrimSuffix(ip, "]"))
 		}
 	}
 	return *kept
@@ -48,14 +48,14 @@ func (n *nameCache) of(relay []byte) mxHost {
 // domain is that of a recipient; "" if it has none to report to.
 func (n *nameCache) domain(address []byte) string {
 	i := bytes.LastIndexByte(address, '@')
-	if i < 0 || len(address)-i > 4*maxName {
+	if i < 0 || len(address)-i > 4*MaxName {
 		return ""
 	}
 	logged := address[i+1:]
 	kept := &n.domains[place(logged)]
 	if kept.logged != string(logged) {
 		kept.logged = string(logged)
-		kept.name, _ = domainName(kept.logged)
+		kept.name, _ = DomainName(kept.logged)
 	}
 	return kept.name
 }

@@ -14,20 +14,20 @@ import (
 //
 // A message that a filter hands back, or that is queued again, has a new queue id, and
 // the same Message-ID.
-func (p *postfix) ownLine(e *entry, id, text []byte) {
-	m := p.own.find(e.host, id)
+func (p *postfix) ownLine(e *Entry, id, text []byte) {
+	m := p.own.Find(e.Host, id)
 	messageID, received := bytes.CutPrefix(text, []byte("message-id="))
-	if m == nil && (!received || p.own.is == nil) {
+	if m == nil && (!received || p.own.Is == nil) {
 		return
 	}
-	at, ok := p.clock.at(e.stamp)
+	at, ok := p.clock.At(e.Stamp)
 	if !ok {
 		p.stats.Unparsed++
 		return
 	}
 	switch {
 	case received:
-		p.own.received(e.host, id, messageID, 0, at)
+		p.own.Received(e.Host, id, messageID, 0, at)
 	case bytes.HasPrefix(text, []byte("to=<")):
 		r, ok := readRecipient(text)
 		if !ok {
@@ -36,13 +36,13 @@ func (p *postfix) ownLine(e *entry, id, text []byte) {
 		}
 		p.tell(m, &r, at)
 	case bytes.HasPrefix(text, []byte("from=<")) && bytes.HasSuffix(text, []byte("expired, returned to sender")):
-		p.own.tell(m, Bounced, nil, []byte("expired"), at) // 3.5 has force-expired as well
+		p.own.Tell(m, Bounced, nil, []byte("expired"), at) // 3.5 has force-expired as well
 	case string(text) == "removed", string(text) == "requeued":
-		p.own.remove(m)
+		p.own.Remove(m)
 	}
 }
 
-func (p *postfix) tell(m *slot[ownMail], r *recipientLine, at time.Time) {
+func (p *postfix) tell(m *Slot[OwnMail], r *recipientLine, at time.Time) {
 	status := Status(r.status)
 	switch status {
 	case Sent, Deferred, Bounced:
@@ -53,13 +53,13 @@ func (p *postfix) tell(m *slot[ownMail], r *recipientLine, at time.Time) {
 	if address == nil {
 		address = r.address
 	}
-	p.own.tell(m, status, address, r.text, at)
+	p.own.Tell(m, status, address, r.text, at)
 }
 
 // aboutOwn passes lines about messages of ours, from the bracket of the process id on.
 // It does little for others.
 func (p *postfix) aboutOwn(b []byte) bool {
-	if p.own.is == nil && !p.own.any() {
+	if p.own.Is == nil && !p.own.Any() {
 		return false
 	}
 	n := 1
@@ -75,7 +75,7 @@ func (p *postfix) aboutOwn(b []byte) bool {
 
 // aboutOwnJSON is the same for an object of journald.
 func (p *postfix) aboutOwnJSON(line []byte) bool {
-	if p.own.is == nil && !p.own.any() {
+	if p.own.Is == nil && !p.own.Any() {
 		return false
 	}
 	_, text, ok := bytes.Cut(line, []byte(`"MESSAGE":`)) // in no value: its quotes have a backslash
@@ -93,12 +93,12 @@ func (p *postfix) begins(text []byte) bool {
 	if i < 0 {
 		return false
 	}
-	if p.own.has(text[:i]) {
+	if p.own.Has(text[:i]) {
 		return true
 	}
 	messageID, ok := bytes.CutPrefix(text[i:], []byte(": message-id="))
 	if n := len(messageID) - 1; n >= 0 && messageID[n] == '\r' {
 		messageID = messageID[:n]
 	}
-	return ok && p.own.ours(messageID)
+	return ok && p.own.Ours(messageID)
 }

@@ -14,40 +14,40 @@ const (
 )
 
 func (p *postfix) AppendState(dst []byte) []byte {
-	w := newStateWriter(dst, postfixStateVersion)
-	w.uint(uint64(len(p.open.byKey)))
+	w := NewStateWriter(dst, postfixStateVersion)
+	w.Uint(uint64(len(p.open.byKey)))
 	for s := p.open.ends.newer; s != &p.open.ends; s = s.newer {
 		s.append(&w)
 	}
-	w.uint(uint64(len(p.proxy.notes)))
+	w.Uint(uint64(len(p.proxy.notes)))
 	for i := range p.proxy.notes {
 		p.proxy.notes[i].append(&w)
 	}
-	p.own.append(&w)
-	return w.sealed()
+	p.own.Append(&w)
+	return w.Sealed()
 }
 
 func (p *postfix) RestoreState(state []byte) error {
-	r, err := newStateReader(state, postfixStateVersion, postfixStateBefore)
+	r, err := NewStateReader(state, postfixStateVersion, postfixStateBefore)
 	if err != nil {
 		return err
 	}
 	var open openTable
 	open.init()
-	for range r.count(maxProcesses) {
+	for range r.Count(maxProcesses) {
 		readProcess(r, &open)
 	}
 	var notes []proxyNote
-	for range r.count(maxNotes) {
+	for range r.Count(maxNotes) {
 		notes = append(notes, readNote(r))
 	}
-	own := readOwnMails(r)
-	if err := r.end(); err != nil {
+	own := ReadOwnMails(r)
+	if err := r.End(); err != nil {
 		return err
 	}
 	p.open.take(&open)
 	p.proxy.notes = notes
-	p.own.take(own)
+	p.own.Take(own)
 	return nil
 }
 
@@ -63,98 +63,98 @@ func (o *openTable) take(other *openTable) {
 	}
 }
 
-func (v *verdict) append(w *stateWriter) {
-	w.text(string(v.result))
-	w.text(v.reason)
-	w.text(string(v.policy))
-	w.bits(v.certain)
+func (v *verdict) append(w *StateWriter) {
+	w.Text(string(v.result))
+	w.Text(v.reason)
+	w.Text(string(v.policy))
+	w.Bits(v.certain)
 }
 
-func (n *proxyNote) append(w *stateWriter) {
-	w.text(n.logHost)
-	w.text(n.relay)
-	w.time(n.at)
-	w.bits(n.broken)
+func (n *proxyNote) append(w *StateWriter) {
+	w.Text(n.logHost)
+	w.Text(n.relay)
+	w.Time(n.at)
+	w.Bits(n.broken)
 	n.verdict.append(w)
 }
 
-func (t *smtpTry) append(w *stateWriter) {
-	w.byte(byte(t.kind))
-	w.bits(t.reported, t.trusted)
-	w.time(t.at)
+func (t *smtpTry) append(w *StateWriter) {
+	w.Byte(byte(t.kind))
+	w.Bits(t.reported, t.trusted)
+	w.Time(t.at)
 	for _, s := range []string{t.relay, t.host, t.domain, string(t.policy), t.policyDomain, string(t.result), t.reason, t.owner} {
-		w.text(s)
+		w.Text(s)
 	}
-	w.addr(t.ip)
+	w.Addr(t.ip)
 	t.verdict.append(w)
 }
 
-func (s *smtpProcess) append(w *stateWriter) {
-	w.text(s.key)
-	w.text(string(s.queueID.text[:s.queueID.n]))
-	w.uint(uint64(s.first))
-	w.time(s.since)
-	w.uint(uint64(len(s.relays)))
+func (s *smtpProcess) append(w *StateWriter) {
+	w.Text(s.key)
+	w.Text(string(s.queueID.text[:s.queueID.n]))
+	w.Uint(uint64(s.first))
+	w.Time(s.since)
+	w.Uint(uint64(len(s.relays)))
 	for _, relay := range s.relays {
-		w.text(relay)
+		w.Text(relay)
 	}
-	w.text(s.cert.relay)
-	w.time(s.cert.at)
+	w.Text(s.cert.relay)
+	w.Time(s.cert.at)
 	s.cert.verdict.append(w)
-	w.uint(uint64(len(s.tries)))
+	w.Uint(uint64(len(s.tries)))
 	for i := range s.tries {
 		s.tries[i].append(w)
 	}
-	w.uint(uint64(len(s.reports)))
+	w.Uint(uint64(len(s.reports)))
 	for i := range s.reports {
 		r := &s.reports[i]
 		r.proxyNote.append(w)
-		w.text(r.domain)
-		w.bits(r.failed)
+		w.Text(r.domain)
+		w.Bits(r.failed)
 	}
 }
 
-func readVerdict(r *stateReader) verdict {
+func readVerdict(r *StateReader) verdict {
 	return verdict{
-		result: tlsrpt.ResultType(r.text()), reason: r.text(),
-		policy: tlsrpt.PolicyType(r.text()), certain: r.flag(),
+		result: tlsrpt.ResultType(r.Text()), reason: r.Text(),
+		policy: tlsrpt.PolicyType(r.Text()), certain: r.Flag(),
 	}
 }
 
-func readNote(r *stateReader) proxyNote {
-	return proxyNote{logHost: r.text(), relay: r.text(), at: r.time(), broken: r.flag(), verdict: readVerdict(r)}
+func readNote(r *StateReader) proxyNote {
+	return proxyNote{logHost: r.Text(), relay: r.Text(), at: r.Time(), broken: r.Flag(), verdict: readVerdict(r)}
 }
 
-func readTry(r *stateReader) smtpTry {
-	t := smtpTry{kind: tryKind(r.byte())}
-	r.bits(&t.reported, &t.trusted)
-	t.at = r.time()
-	t.relay, t.host, t.domain = r.text(), r.text(), r.text()
-	t.policy, t.policyDomain = tlsrpt.PolicyType(r.text()), r.text()
-	t.result, t.reason, t.owner = tlsrpt.ResultType(r.text()), r.text(), r.text()
-	t.ip = r.addr()
+func readTry(r *StateReader) smtpTry {
+	t := smtpTry{kind: tryKind(r.Byte())}
+	r.Bits(&t.reported, &t.trusted)
+	t.at = r.Time()
+	t.relay, t.host, t.domain = r.Text(), r.Text(), r.Text()
+	t.policy, t.policyDomain = tlsrpt.PolicyType(r.Text()), r.Text()
+	t.result, t.reason, t.owner = tlsrpt.ResultType(r.Text()), r.Text(), r.Text()
+	t.ip = r.Addr()
 	t.verdict = readVerdict(r)
 	return t
 }
 
-func readProcess(r *stateReader, open *openTable) {
-	key := r.text()
+func readProcess(r *StateReader, open *openTable) {
+	key := r.Text()
 	if open.byKey[key] != nil {
-		r.refuse()
+		r.Refuse()
 		return
 	}
 	s := open.get([]byte(key))
-	s.queueID.set([]byte(r.text()))
-	s.first, s.since = uint32(r.uint()), r.time()
-	for range r.count(maxTries) {
-		s.relays = append(s.relays, r.text())
+	s.queueID.set([]byte(r.Text()))
+	s.first, s.since = uint32(r.Uint()), r.Time()
+	for range r.Count(maxTries) {
+		s.relays = append(s.relays, r.Text())
 	}
-	s.cert = pendingVerdict{relay: r.text(), at: r.time(), verdict: readVerdict(r)}
-	for range r.count(maxTries) {
+	s.cert = pendingVerdict{relay: r.Text(), at: r.Time(), verdict: readVerdict(r)}
+	for range r.Count(maxTries) {
 		s.tries = append(s.tries, readTry(r))
 	}
-	for range r.count(maxTries) {
-		report := tlsReport{proxyNote: readNote(r), domain: r.text(), failed: r.flag()}
+	for range r.Count(maxTries) {
+		report := tlsReport{proxyNote: readNote(r), domain: r.Text(), failed: r.Flag()}
 		s.reports = append(s.reports, report)
 	}
 	s.tries, s.reports = slices.Clip(s.tries), slices.Clip(s.reports)

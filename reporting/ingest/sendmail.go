@@ -51,11 +51,11 @@ type sendmailVerdict struct {
 // is not said at all: neither is a session.
 type sendmail struct {
 	skip   []string
-	clock  clock
+	clock  Clock
 	stats  Stats
-	open   table[sendmailProcess]
-	recent table[sendmailRecent]
-	own    ownMails
+	open   Table[sendmailProcess]
+	recent Table[sendmailRecent]
+	own    OwnMails
 }
 
 // sendmailProcess is what a process has logged of the delivery in hand.
@@ -95,8 +95,8 @@ type sendmailCounted struct {
 }
 
 func newSendmail(o Options) *sendmail {
-	o = o.filled()
-	s := &sendmail{clock: clock{location: o.Location, now: o.Now}, own: ownMails{is: o.Own, told: o.Delivered}}
+	o = o.Filled()
+	s := &sendmail{clock: Clock{Location: o.Location, Now: o.Now}, own: OwnMails{Is: o.Own, Told: o.Delivered}}
 	// submission to the own server, smart hosts, which are not the recipient's, and
 	// what is not SMTP; LMTP has the name of what it is for
 	s.skip = append(append(s.skip, o.Relaxed...), "relay", "local", "lmtp", "prog", "*file*", "*include*", "procmail", "cyrus", "cyrusv2", "uucp", "usenet", "fax", "discard", "error")
@@ -105,9 +105,9 @@ func newSendmail(o Options) *sendmail {
 }
 
 func (s *sendmail) init() {
-	s.open.init(sendmailMaxProcesses, sendmailMaxBytes, (*sendmailProcess).weight)
-	s.recent.init(sendmailMaxProcesses, sendmailMaxBytes, (*sendmailRecent).weight)
-	s.own.forget()
+	s.open.Init(sendmailMaxProcesses, sendmailMaxBytes, (*sendmailProcess).weight)
+	s.recent.Init(sendmailMaxProcesses, sendmailMaxBytes, (*sendmailRecent).weight)
+	s.own.Forget()
 }
 
 func (s *sendmail) Line(line []byte, emit func(reporting.Session)) {
@@ -119,11 +119,11 @@ func (s *sendmail) Line(line []byte, emit func(reporting.Session)) {
 	if !sendmailMatters(line) && !s.aboutOwn(line) {
 		return
 	}
-	e, ok := head(bytes.TrimRight(line, "\r"))
-	if !ok || len(e.pid) == 0 {
+	e, ok := Head(bytes.TrimRight(line, "\r"))
+	if !ok || len(e.PID) == 0 {
 		return
 	}
-	id, text := sendmailID(e.text)
+	id, text := sendmailID(e.Text)
 	switch {
 	case bytes.HasPrefix(text, []byte("STARTTLS=client, ")):
 		s.starttls(&e, text[len("STARTTLS=client, "):])
@@ -150,9 +150,9 @@ func sendmailMatters(line []byte) bool {
 
 // connected reads "tls_clt_features=…, relay=mx [192.0.2.1]" (LogLevel 12): a
 // connection was made.
-func (s *sendmail) connected(e *entry, text []byte) {
+func (s *sendmail) connected(e *Entry, text []byte) {
 	at := bytes.LastIndex(text, []byte("relay="))
-	now, ok := s.clock.at(e.stamp)
+	now, ok := s.clock.At(e.Stamp)
 	if at < 0 || !ok {
 		return
 	}
@@ -161,14 +161,14 @@ func (s *sendmail) connected(e *entry, text []byte) {
 	if h.name, h.ip = sendmailRelay(relay); h.name == "" || !h.ip.IsValid() {
 		return
 	}
-	p := s.open.get(e.key, now)
-	p.value.current = h
-	p.value.know(h)
+	p := s.open.Get(e.Key, now)
+	p.Value.current = h
+	p.Value.know(h)
 	s.settle(p)
 }
 
 // starttls reads a line about a handshake.
-func (s *sendmail) starttls(e *entry, text []byte) {
+func (s *sendmail) starttls(e *Entry, text []byte) {
 	line, ok := readSendmailTLS(text)
 	if !ok {
 		if bytes.HasPrefix(text, []byte("relay=")) {
@@ -176,13 +176,13 @@ func (s *sendmail) starttls(e *entry, text []byte) {
 		}
 		return
 	}
-	at, ok := s.clock.at(e.stamp)
+	at, ok := s.clock.At(e.Stamp)
 	if !ok {
 		s.stats.Unparsed++
 		return
 	}
-	slot := s.open.get(e.key, at)
-	p := &slot.value
+	slot := s.open.Get(e.Key, at)
+	p := &slot.Value
 	switch line.kind {
 	case 'e':
 		s.add(p, established(&line, at))
@@ -232,18 +232,18 @@ func (s *sendmail) warned(p *sendmailProcess, line *sendmailTLS, at time.Time) {
 }
 
 // ruleset reads why a session was not good enough.
-func (s *sendmail) ruleset(e *entry, text []byte) {
+func (s *sendmail) ruleset(e *Entry, text []byte) {
 	if !bytes.HasPrefix(text, []byte("ruleset=tls_server,")) && !bytes.HasPrefix(text, []byte("ruleset=tls_rcpt,")) {
 		return
 	}
 	r, ok := readSendmailReject(text)
-	at, okTime := s.clock.at(e.stamp)
+	at, okTime := s.clock.At(e.Stamp)
 	if !ok || !okTime {
 		s.stats.Unparsed++
 		return
 	}
-	slot := s.open.get(e.key, at)
-	p := &slot.value
+	slot := s.open.Get(e.Key, at)
+	p := &slot.Value
 	v, ok := r.outcome()
 	if p.local && r.ruleset == "tls_server" {
 		p.local, ok = false, false
@@ -254,7 +254,7 @@ func (s *sendmail) ruleset(e *entry, text []byte) {
 	s.settle(slot)
 }
 
-func (s *sendmail) reject(e *entry, p *sendmailProcess, r *sendmailReject, v sendmailVerdict, at time.Time) {
+func (s *sendmail) reject(e *Entry, p *sendmailProcess, r *sendmailReject, v sendmailVerdict, at time.Time) {
 	if t := p.try(r.host); t != nil {
 		t.host.name = r.host
 		if t.policy == "" {
@@ -266,10 +266,10 @@ func (s *sendmail) reject(e *entry, p *sendmailProcess, r *sendmailReject, v sen
 		return
 	}
 	// No word of a handshake: there was none, or it was that of an earlier message.
-	if r.ruleset == "tls_rcpt" && s.justCounted(e.key, r.host, "", at) {
+	if r.ruleset == "tls_rcpt" && s.justCounted(e.Key, r.host, "", at) {
 		return
 	}
-	if v.result == tlsrpt.ValidationFailure && v.reason != outsidePolicyReason {
+	if v.result == tlsrpt.ValidationFailure && v.reason != OutsidePolicy {
 		v.result = tlsrpt.StartTLSNotSupported
 	}
 	s.add(p, sendmailTry{at: at, host: sendmailHost{name: r.host}, sendmailVerdict: v})
@@ -278,24 +278,24 @@ func (s *sendmail) reject(e *entry, p *sendmailProcess, r *sendmailReject, v sen
 // fail applies what a ruleset says; what the certificate lacks is known better from
 // LogLevel 12 on.
 func (t *sendmailTry) fail(v sendmailVerdict) {
-	if v.result == tlsrpt.ValidationFailure && t.detail != "" && v.reason != outsidePolicyReason {
-		v.result, v.reason = verifyResult(t.detail), t.detail
+	if v.result == tlsrpt.ValidationFailure && t.detail != "" && v.reason != OutsidePolicy {
+		v.result, v.reason = VerifyResult(t.detail), t.detail
 	}
 	t.result, t.reason = v.result, v.reason
 }
 
 // delivery reads the line that gives a domain to what the process has tried.
-func (s *sendmail) delivery(e *entry, id, text []byte, emit func(reporting.Session)) {
+func (s *sendmail) delivery(e *Entry, id, text []byte, emit func(reporting.Session)) {
 	to, ok := readSendmailTo(text)
-	at, okTime := s.clock.at(e.stamp)
+	at, okTime := s.clock.At(e.Stamp)
 	if !ok || !okTime {
 		if bytes.Contains(text, []byte(", relay=")) {
 			s.stats.Unparsed++
 		}
 		return
 	}
-	slot := s.open.get(e.key, at)
-	p := &slot.value
+	slot := s.open.Get(e.Key, at)
+	p := &slot.Value
 	p.tries = slices.DeleteFunc(p.tries, func(t sendmailTry) bool {
 		if sendmailOld(t.at, at) {
 			s.stats.Dropped++ // of another process with this id
@@ -316,7 +316,7 @@ func (s *sendmail) delivery(e *entry, id, text []byte, emit func(reporting.Sessi
 			} else {
 				s.emit(&p.tries[i], to.domain, emit)
 			}
-			s.counted(e.key, &p.tries[i], at)
+			s.counted(e.Key, &p.tries[i], at)
 		}
 	}
 	*p = sendmailProcess{hosts: p.hosts}
@@ -340,12 +340,12 @@ func filterAddress(ip netip.Addr) bool {
 }
 
 // conclude adds what the line itself tells of the sessions.
-func (s *sendmail) conclude(e *entry, p *sendmailProcess, to *sendmailTo, at time.Time) {
+func (s *sendmail) conclude(e *Entry, p *sendmailProcess, to *sendmailTo, at time.Time) {
 	if to.host != "" && to.ip.IsValid() {
 		p.know(sendmailHost{to.host, to.ip})
 	}
 	if rest, found := strings.CutPrefix(to.stat, "Deferred: Name server: "); found && strings.HasSuffix(rest, "lookup failure for TLSA RR") &&
-		!s.justCounted(e.key, to.host, tlsrpt.DNSSECInvalid, at) {
+		!s.justCounted(e.Key, to.host, tlsrpt.DNSSECInvalid, at) {
 		s.add(p, sendmailTry{at: at, host: sendmailHost{name: to.host}, sendmailVerdict: sendmailVerdict{result: tlsrpt.DNSSECInvalid, reason: "TLSA lookup failed", policy: tlsrpt.TLSA}})
 	}
 	if said, found := strings.CutPrefix(to.stat, "Deferred: "); found && len(said) > 10 && (strings.HasPrefix(said[10:], "STS ") || strings.HasPrefix(said[10:], "DANE")) {
@@ -369,7 +369,7 @@ func (s *sendmail) conclude(e *entry, p *sendmailProcess, to *sendmailTo, at tim
 			continue
 		}
 		if t.result == tlsrpt.StartTLSNotSupported && t.reason != "" && to.reply != "" {
-			t.reason = reasonText(to.reply)
+			t.reason = Reason(to.reply)
 		}
 		if to.sts && t.policy == "" {
 			t.policy = tlsrpt.STS
@@ -400,33 +400,33 @@ func (s *sendmail) add(p *sendmailProcess, t sendmailTry) {
 	p.tries = append(p.tries, t)
 }
 
-func (s *sendmail) settle(slot *slot[sendmailProcess]) {
-	s.open.settle(slot, func(p *sendmailProcess) { s.stats.Dropped += uint64(len(p.tries)) })
+func (s *sendmail) settle(slot *Slot[sendmailProcess]) {
+	s.open.Settle(slot, func(p *sendmailProcess) { s.stats.Dropped += uint64(len(p.tries)) })
 }
 
 // expire drops what will not be heard of again.
 func (s *sendmail) expire(now time.Time) {
-	for p := s.open.oldest(); p != nil && sendmailOld(p.at, now); p = s.open.oldest() {
-		s.stats.Dropped += uint64(len(p.value.tries))
-		s.open.remove(p)
+	for p := s.open.Oldest(); p != nil && sendmailOld(p.At, now); p = s.open.Oldest() {
+		s.stats.Dropped += uint64(len(p.Value.tries))
+		s.open.Remove(p)
 	}
-	for r := s.recent.oldest(); r != nil && now.Sub(r.at).Abs() > sendmailCached; r = s.recent.oldest() {
-		s.recent.remove(r)
+	for r := s.recent.Oldest(); r != nil && now.Sub(r.At).Abs() > sendmailCached; r = s.recent.Oldest() {
+		s.recent.Remove(r)
 	}
 }
 
 func (s *sendmail) Flush(func(reporting.Session)) {
-	for p := s.open.oldest(); p != nil; p = s.open.oldest() {
-		s.stats.Dropped += uint64(len(p.value.tries))
-		s.open.remove(p)
+	for p := s.open.Oldest(); p != nil; p = s.open.Oldest() {
+		s.stats.Dropped += uint64(len(p.Value.tries))
+		s.open.Remove(p)
 	}
 	s.init()
 }
 
 func (s *sendmail) Stats() Stats {
 	st := s.stats
-	for p := range s.open.all {
-		if len(p.value.tries) > 0 {
+	for p := range s.open.All {
+		if len(p.Value.tries) > 0 {
 			st.Open++
 		}
 	}

@@ -13,7 +13,7 @@ import (
 // sendmailID takes "6AM3CIox025729: " off, or "NOQUEUE: ", if it is there.
 func sendmailID(text []byte) (id, rest []byte) {
 	i := bytes.IndexByte(text[:min(len(text), 24)], ':')
-	if i < len("NOQUEUE") || i+1 >= len(text) || text[i+1] != ' ' || !base62(text[:i]) {
+	if i < len("NOQUEUE") || i+1 >= len(text) || text[i+1] != ' ' || !Base62(text[:i]) {
 		return nil, text
 	}
 	return text[:i], text[i+2:]
@@ -30,10 +30,10 @@ func sendmailField(b []byte) (name, value, rest []byte, ok bool) {
 // "[192.0.2.1] [192.0.2.1]". The final dot is there in some lines.
 func sendmailRelay(b []byte) (host string, ip netip.Addr) {
 	name, bracket, found := bytes.Cut(b, []byte(" ["))
-	host, _ = domainName(string(name))
+	host, _ = DomainName(string(name))
 	if found {
 		bracket, _, _ = bytes.Cut(bracket, []byte("]"))
-		ip = address(strings.TrimPrefix(string(bracket), "IPv6:"))
+		ip = Address(strings.TrimPrefix(string(bracket), "IPv6:"))
 	}
 	return host, ip
 }
@@ -62,7 +62,7 @@ func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
 		if at < 0 {
 			return t, false
 		}
-		t.kind, t.reason = 'c', reasonText(string(b[at+len(", verifymsg="):]))
+		t.kind, t.reason = 'c', Reason(string(b[at+len(", verifymsg="):]))
 		return t, true
 	case bytes.HasPrefix(b, []byte("error: connect failed=")):
 		return sendmailBroken(b), true
@@ -75,7 +75,7 @@ func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
 	relay, rest, _ := bytes.Cut(b[len("relay="):], []byte(", "))
 	t.host, _ = sendmailRelay(relay)
 	if warning, found := bytes.CutPrefix(rest, []byte("warning=DANE configured in DNS but ")); found {
-		t.kind, t.reason = 'w', reasonText(string(warning))
+		t.kind, t.reason = 'w', Reason(string(warning))
 		return t, true
 	}
 	version := false
@@ -88,7 +88,7 @@ func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
 		case "verify":
 			t.verify = string(value[:min(len(value), 20)])
 		case "status":
-			t.status = reasonText(string(value))
+			t.status = Reason(string(value))
 		}
 	}
 	t.kind = 'e'
@@ -111,7 +111,7 @@ func sendmailBroken(b []byte) (t sendmailTLS) {
 				t.host, _ = sendmailRelay(relay)
 			}
 		}
-		t.reason = reasonText(string(why))
+		t.reason = Reason(string(why))
 	}
 	return t
 }
@@ -145,7 +145,7 @@ func readSendmailReject(b []byte) (r sendmailReject, ok bool) {
 	r.ruleset = string(ruleset)
 	r.arg = string(arg[:min(len(arg), 20)])
 	r.host, _ = sendmailRelay(relay)
-	r.text = printable(string(text), 2*maxReason)
+	r.text = Printable(string(text), 2*MaxReason)
 	return r, true
 }
 
@@ -174,7 +174,7 @@ func (r *sendmailReject) outcome() (v sendmailVerdict, ok bool) {
 	} else if len(text) > 10 && text[3] == ' ' && text[9] == ' ' {
 		text = text[10:]
 	}
-	v.reason = reasonText(text)
+	v.reason = Reason(text)
 	switch {
 	case strings.HasPrefix(text, "STS lookup temp fail"), strings.Contains(text, "temporarily not possible"):
 		return v, false
@@ -187,7 +187,7 @@ func (r *sendmailReject) outcome() (v sendmailVerdict, ok bool) {
 	case strings.Contains(text, " not listed in SANs"):
 		v.result, v.reason, v.policy = tlsrpt.CertificateHostMismatch, "", tlsrpt.STS
 	case strings.Contains(text, " not found in "):
-		v.result, v.reason, v.policy = tlsrpt.ValidationFailure, outsidePolicyReason, tlsrpt.STS
+		v.result, v.reason, v.policy = tlsrpt.ValidationFailure, OutsidePolicy, tlsrpt.STS
 	case strings.Contains(text, "does not support STARTTLS"), strings.Contains(text, "missing STARTTLS"), r.arg == "NONE":
 		v.result, v.reason = tlsrpt.StartTLSNotSupported, ""
 	case strings.HasPrefix(text, "DANE check failed temporarily"), r.arg == "TEMP":
@@ -227,20 +227,20 @@ func readSendmailTo(b []byte) (t sendmailTo, ok bool) {
 	}
 	t.list, b = b[:len(b)-len(rest)-len(", ")], rest
 	if at := bytes.LastIndexByte(first, '@'); at >= 0 {
-		t.domain, _ = domainName(string(first[at+1:]))
+		t.domain, _ = DomainName(string(first[at+1:]))
 	}
 	for len(b) > 0 {
 		if stat, found := bytes.CutPrefix(b, []byte("stat=")); found {
-			t.stat = printable(string(stat), 2*maxReason)
+			t.stat = Printable(string(stat), 2*MaxReason)
 			return t, true
 		}
 		if reply, found := bytes.CutPrefix(b, []byte("reply=")); found {
 			// What a remote host said may go on until the last "stat=".
 			if at := bytes.LastIndex(reply, []byte(", stat=")); at >= 0 {
-				t.stat = printable(string(reply[at+len(", stat="):]), 2*maxReason)
+				t.stat = Printable(string(reply[at+len(", stat="):]), 2*MaxReason)
 				reply = reply[:at]
 			}
-			t.reply = printable(string(reply), 2*maxReason)
+			t.reply = Printable(string(reply), 2*MaxReason)
 			return t, true
 		}
 		var name, value []byte

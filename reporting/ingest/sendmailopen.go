@@ -73,22 +73,22 @@ func (r *sendmailRecent) weight() int {
 
 // counted remembers a session.
 func (s *sendmail) counted(key []byte, t *sendmailTry, at time.Time) {
-	slot := s.recent.get(key, at)
-	if len(slot.value.hosts) >= sendmailMaxTries {
-		slot.value.hosts = slices.Delete(slot.value.hosts, 0, 1)
+	slot := s.recent.Get(key, at)
+	if len(slot.Value.hosts) >= sendmailMaxTries {
+		slot.Value.hosts = slices.Delete(slot.Value.hosts, 0, 1)
 	}
-	slot.value.hosts = append(slot.value.hosts, sendmailCounted{t.host.name, t.result, at})
-	s.recent.settle(slot, func(*sendmailRecent) {})
+	slot.Value.hosts = append(slot.Value.hosts, sendmailCounted{t.host.name, t.result, at})
+	s.recent.Settle(slot, func(*sendmailRecent) {})
 }
 
 // justCounted reports whether the process has counted a session with a host: of any
 // result while its connection may still be open, of a certain one in a moment.
 func (s *sendmail) justCounted(key []byte, host string, result tlsrpt.ResultType, at time.Time) bool {
-	slot := s.recent.find(key)
+	slot := s.recent.Find(key)
 	if slot == nil {
 		return false
 	}
-	for _, c := range slot.value.hosts {
+	for _, c := range slot.Value.hosts {
 		since := at.Sub(c.at).Abs()
 		if c.host == host && (result == "" && since < sendmailCached || result != "" && c.result == result && since < sendmailBurst) {
 			return true
@@ -105,102 +105,102 @@ const (
 )
 
 func (s *sendmail) AppendState(dst []byte) []byte {
-	w := newStateWriter(dst, sendmailStateVersion)
-	w.uint(uint64(s.open.len()))
-	for p := range s.open.all {
-		w.text(p.key)
-		w.time(p.at)
-		p.value.append(&w)
+	w := NewStateWriter(dst, sendmailStateVersion)
+	w.Uint(uint64(s.open.Len()))
+	for p := range s.open.All {
+		w.Text(p.Key)
+		w.Time(p.At)
+		p.Value.append(&w)
 	}
-	w.uint(uint64(s.recent.len()))
-	for r := range s.recent.all {
-		w.text(r.key)
-		w.time(r.at)
-		w.uint(uint64(len(r.value.hosts)))
-		for _, c := range r.value.hosts {
-			w.text(c.host)
-			w.text(string(c.result))
-			w.time(c.at)
+	w.Uint(uint64(s.recent.Len()))
+	for r := range s.recent.All {
+		w.Text(r.Key)
+		w.Time(r.At)
+		w.Uint(uint64(len(r.Value.hosts)))
+		for _, c := range r.Value.hosts {
+			w.Text(c.host)
+			w.Text(string(c.result))
+			w.Time(c.at)
 		}
 	}
-	s.own.append(&w)
-	return w.sealed()
+	s.own.Append(&w)
+	return w.Sealed()
 }
 
 func (s *sendmail) RestoreState(state []byte) error {
-	r, err := newStateReader(state, sendmailStateVersion, sendmailStateBefore)
+	r, err := NewStateReader(state, sendmailStateVersion, sendmailStateBefore)
 	if err != nil {
 		return err
 	}
 	var fresh sendmail
 	fresh.init()
-	for range r.count(sendmailMaxProcesses) {
-		p := &slot[sendmailProcess]{key: r.text(), at: r.time(), value: readSendmailProcess(r)}
-		if fresh.open.has(p.key) {
-			r.refuse()
+	for range r.Count(sendmailMaxProcesses) {
+		p := &Slot[sendmailProcess]{Key: r.Text(), At: r.Time(), Value: readSendmailProcess(r)}
+		if fresh.open.Has(p.Key) {
+			r.Refuse()
 			break
 		}
-		fresh.open.put(p)
+		fresh.open.Put(p)
 	}
-	for range r.count(sendmailMaxProcesses) {
-		c := &slot[sendmailRecent]{key: r.text(), at: r.time()}
-		for range r.count(sendmailMaxTries) {
-			c.value.hosts = append(c.value.hosts, sendmailCounted{host: r.text(), result: tlsrpt.ResultType(r.text()), at: r.time()})
+	for range r.Count(sendmailMaxProcesses) {
+		c := &Slot[sendmailRecent]{Key: r.Text(), At: r.Time()}
+		for range r.Count(sendmailMaxTries) {
+			c.Value.hosts = append(c.Value.hosts, sendmailCounted{host: r.Text(), result: tlsrpt.ResultType(r.Text()), at: r.Time()})
 		}
-		if fresh.recent.has(c.key) {
-			r.refuse()
+		if fresh.recent.Has(c.Key) {
+			r.Refuse()
 			break
 		}
-		fresh.recent.put(c)
+		fresh.recent.Put(c)
 	}
-	own := readOwnMails(r)
-	if err := r.end(); err != nil {
+	own := ReadOwnMails(r)
+	if err := r.End(); err != nil {
 		return err
 	}
 	s.init()
-	s.open.take(&fresh.open)
-	s.recent.take(&fresh.recent)
-	s.own.take(own)
+	s.open.Take(&fresh.open)
+	s.recent.Take(&fresh.recent)
+	s.own.Take(own)
 	return nil
 }
 
-func (h sendmailHost) append(w *stateWriter) {
-	w.text(h.name)
-	w.addr(h.ip)
+func (h sendmailHost) append(w *StateWriter) {
+	w.Text(h.name)
+	w.Addr(h.ip)
 }
 
-func readSendmailHost(r *stateReader) sendmailHost { return sendmailHost{r.text(), r.addr()} }
+func readSendmailHost(r *StateReader) sendmailHost { return sendmailHost{r.Text(), r.Addr()} }
 
-func (p *sendmailProcess) append(w *stateWriter) {
+func (p *sendmailProcess) append(w *StateWriter) {
 	p.current.append(w)
-	w.bits(p.local)
-	w.uint(uint64(len(p.hosts)))
+	w.Bits(p.local)
+	w.Uint(uint64(len(p.hosts)))
 	for _, h := range p.hosts {
 		h.append(w)
 	}
-	w.uint(uint64(len(p.tries)))
+	w.Uint(uint64(len(p.tries)))
 	for i := range p.tries {
 		t := &p.tries[i]
-		w.time(t.at)
+		w.Time(t.at)
 		t.host.append(w)
-		w.text(t.detail)
-		w.bits(t.broken)
-		w.text(string(t.result))
-		w.text(t.reason)
-		w.text(string(t.policy))
+		w.Text(t.detail)
+		w.Bits(t.broken)
+		w.Text(string(t.result))
+		w.Text(t.reason)
+		w.Text(string(t.policy))
 	}
 }
 
-func readSendmailProcess(r *stateReader) (p sendmailProcess) {
+func readSendmailProcess(r *StateReader) (p sendmailProcess) {
 	p.current = readSendmailHost(r)
-	r.bits(&p.local)
-	for range r.count(sendmailMaxTries) {
+	r.Bits(&p.local)
+	for range r.Count(sendmailMaxTries) {
 		p.hosts = append(p.hosts, readSendmailHost(r))
 	}
-	for range r.count(sendmailMaxTries) {
-		t := sendmailTry{at: r.time(), host: readSendmailHost(r), detail: r.text()}
-		r.bits(&t.broken)
-		t.result, t.reason, t.policy = tlsrpt.ResultType(r.text()), r.text(), tlsrpt.PolicyType(r.text())
+	for range r.Count(sendmailMaxTries) {
+		t := sendmailTry{at: r.Time(), host: readSendmailHost(r), detail: r.Text()}
+		r.Bits(&t.broken)
+		t.result, t.reason, t.policy = tlsrpt.ResultType(r.Text()), r.Text(), tlsrpt.PolicyType(r.Text())
 		p.tries = append(p.tries, t)
 	}
 	return p

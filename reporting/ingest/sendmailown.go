@@ -9,8 +9,8 @@ import (
 
 // aboutOwn passes further lines that are read because of messages of ours.
 func (s *sendmail) aboutOwn(line []byte) bool {
-	return s.own.is != nil && bytes.Contains(line, []byte(", msgid=")) ||
-		s.own.any() && bytes.Contains(line, []byte(": Cannot send message "))
+	return s.own.Is != nil && bytes.Contains(line, []byte(", msgid=")) ||
+		s.own.Any() && bytes.Contains(line, []byte(": Cannot send message "))
 }
 
 // ownLine reads, behind the queue id,
@@ -20,21 +20,21 @@ func (s *sendmail) aboutOwn(line []byte) bool {
 //
 // of which the second has "DSN" or "return to sender" as well: nothing is tried any more.
 // What sendmail(1) hands to the server comes in twice, and has two queue ids.
-func (s *sendmail) ownLine(e *entry, id, text []byte) {
-	at, ok := s.clock.at(e.stamp)
+func (s *sendmail) ownLine(e *Entry, id, text []byte) {
+	at, ok := s.clock.At(e.Stamp)
 	if !ok || len(id) == 0 {
 		return
 	}
-	if s.own.asked(text, "from=") {
+	if s.own.Asked(text, "from=") {
 		messageID, recipients := sendmailMessageID(text)
-		s.own.received(e.host, id, messageID, recipients, at)
+		s.own.Received(e.Host, id, messageID, recipients, at)
 		return
 	}
-	m := s.own.find(e.host, id)
+	m := s.own.Find(e.Host, id)
 	notice, text := sendmailID(text)
 	if _, why, _ := bytes.Cut(text, []byte(": ")); m != nil && notice != nil && bytes.HasPrefix(why, []byte("Cannot send message ")) {
-		s.own.tell(m, Bounced, nil, why, at)
-		s.own.remove(m)
+		s.own.Tell(m, Bounced, nil, why, at)
+		s.own.Remove(m)
 	}
 }
 
@@ -50,8 +50,8 @@ func sendmailMessageID(b []byte) (id []byte, recipients int) {
 
 // tell reports whether a delivery is that of a message of ours, and says what became of it. The
 // message has no end in the log but that of its last recipient.
-func (s *sendmail) tell(e *entry, id []byte, to *sendmailTo, at time.Time) bool {
-	m := s.own.find(e.host, id)
+func (s *sendmail) tell(e *Entry, id []byte, to *sendmailTo, at time.Time) bool {
+	m := s.own.Find(e.Host, id)
 	if m == nil {
 		return false
 	}
@@ -66,13 +66,13 @@ func (s *sendmail) tell(e *entry, id []byte, to *sendmailTo, at time.Time) bool 
 	for list := to.list; len(list) > 0; {
 		var address []byte
 		address, list = sendmailAddress(list)
-		s.own.tell(m, status, address, []byte(text), at)
+		s.own.Tell(m, status, address, []byte(text), at)
 		if status != Deferred {
-			m.value.left--
+			m.Value.Left--
 		}
 	}
-	if status != Deferred && m.value.left <= 0 {
-		s.own.remove(m)
+	if status != Deferred && m.Value.Left <= 0 {
+		s.own.Remove(m)
 	}
 	return true
 }

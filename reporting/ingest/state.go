@@ -12,78 +12,86 @@ import (
 // not what was counted.
 var errState = errors.New("state of a log reader is damaged or of another version")
 
-// stateWriter writes what a reader has open: a version, which names the reader and
-// its layout, the values one after the other, and a checksum.
-type stateWriter struct {
+// StateWriter writes what a reader has open: a version, which names the reader and
+// its layout, the values one after the other, and a checksum. The layout of a reader has
+// no other description than its code.
+type StateWriter struct {
 	b     []byte
 	start int
 }
 
-// newStateWriter begins a state behind dst.
-func newStateWriter(dst []byte, version byte) stateWriter {
-	return stateWriter{b: append(dst, version), start: len(dst)}
+// NewStateWriter begins a state behind dst.
+func NewStateWriter(dst []byte, version byte) StateWriter {
+	return StateWriter{b: append(dst, version), start: len(dst)}
 }
 
-func (w *stateWriter) byte(b byte)   { w.b = append(w.b, b) }
-func (w *stateWriter) uint(n uint64) { w.b = binary.AppendUvarint(w.b, n) }
-func (w *stateWriter) text(s string) { w.uint(uint64(len(s))); w.b = append(w.b, s...) }
+// Byte writes one byte.
+func (w *StateWriter) Byte(b byte) { w.b = append(w.b, b) }
 
-func (w *stateWriter) time(t time.Time) {
+// Uint writes a number.
+func (w *StateWriter) Uint(n uint64) { w.b = binary.AppendUvarint(w.b, n) }
+
+// Text writes a string.
+func (w *StateWriter) Text(s string) { w.Uint(uint64(len(s))); w.b = append(w.b, s...) }
+
+// Time writes a time, which may be zero.
+func (w *StateWriter) Time(t time.Time) {
 	if t.IsZero() {
-		w.uint(0)
+		w.Uint(0)
 		return
 	}
-	w.uint(uint64(t.Unix()) + 1) // stamps are of 1970 to 9999
-	w.uint(uint64(t.Nanosecond()))
+	w.Uint(uint64(t.Unix()) + 1) // stamps are of 1970 to 9999
+	w.Uint(uint64(t.Nanosecond()))
 }
 
-func (w *stateWriter) addr(a netip.Addr) { w.text(string(a.AsSlice())) }
+// Addr writes an address, which may be zero.
+func (w *StateWriter) Addr(a netip.Addr) { w.Text(string(a.AsSlice())) }
 
-// bits writes up to eight flags.
-func (w *stateWriter) bits(flags ...bool) {
+// Bits writes up to eight flags.
+func (w *StateWriter) Bits(flags ...bool) {
 	var b byte
 	for i, f := range flags {
 		if f {
 			b |= 1 << i
 		}
 	}
-	w.byte(b)
+	w.Byte(b)
 }
 
-// sealed ends the state, and gives dst with it.
-func (w *stateWriter) sealed() []byte {
+// Sealed ends the state, and gives dst with it.
+func (w *StateWriter) Sealed() []byte {
 	return binary.LittleEndian.AppendUint32(w.b, crc32.ChecksumIEEE(w.b[w.start:]))
 }
 
-// stateReader reads what stateWriter wrote. After the first fault everything is zero.
-type stateReader struct {
+// StateReader reads what StateWriter wrote. After the first fault everything is zero.
+type StateReader struct {
 	b      []byte
 	before bool // of the earlier version
 	bad    bool
 }
 
-// newStateReader opens what ends in a checksum and begins with one of two versions: the
+// NewStateReader opens what ends in a checksum and begins with one of two versions: the
 // present one, or the one before, which has no messages of our own at its end.
-func newStateReader(state []byte, version, before byte) (*stateReader, error) {
+func NewStateReader(state []byte, version, before byte) (*StateReader, error) {
 	n := len(state) - 4
 	if n < 1 || state[0] != version && state[0] != before || binary.LittleEndian.Uint32(state[n:]) != crc32.ChecksumIEEE(state[:n]) {
 		return nil, errState
 	}
-	return &stateReader{b: state[1:n], before: state[0] == before}, nil
+	return &StateReader{b: state[1:n], before: state[0] == before}, nil
 }
 
-// refuse says that what was read cannot be.
-func (r *stateReader) refuse() { r.bad = true }
+// Refuse says that what was read cannot be.
+func (r *StateReader) Refuse() { r.bad = true }
 
-// end is the end of the state: an error if there was a fault, or if more follows.
-func (r *stateReader) end() error {
+// End is the end of the state: an error if there was a fault, or if more follows.
+func (r *StateReader) End() error {
 	if r.bad || len(r.b) > 0 {
 		return errState
 	}
 	return nil
 }
 
-func (r *stateReader) next(n uint64) []byte {
+func (r *StateReader) next(n uint64) []byte {
 	if r.bad || n > uint64(len(r.b)) {
 		r.bad = true
 		return nil
@@ -93,14 +101,16 @@ func (r *stateReader) next(n uint64) []byte {
 	return b
 }
 
-func (r *stateReader) byte() byte {
+// Byte reads what [StateWriter.Byte] wrote, and so on.
+func (r *StateReader) Byte() byte {
 	if b := r.next(1); b != nil {
 		return b[0]
 	}
 	return 0
 }
 
-func (r *stateReader) uint() uint64 {
+// Uint reads a number.
+func (r *StateReader) Uint() uint64 {
 	n, size := binary.Uvarint(r.b)
 	if r.bad || size <= 0 {
 		r.bad = true
@@ -110,9 +120,10 @@ func (r *stateReader) uint() uint64 {
 	return n
 }
 
-// count reads a number of things that follow, each of a byte at least.
-func (r *stateReader) count(limit int) int {
-	n := r.uint()
+// Count reads a number of things that follow, each of a byte at least, and refuses more
+// than limit.
+func (r *StateReader) Count(limit int) int {
+	n := r.Uint()
 	if n > uint64(limit) || n > uint64(len(r.b)) {
 		r.bad = true
 		return 0
@@ -120,14 +131,16 @@ func (r *stateReader) count(limit int) int {
 	return int(n)
 }
 
-func (r *stateReader) text() string { return string(r.next(r.uint())) }
+// Text reads a string.
+func (r *StateReader) Text() string { return string(r.next(r.Uint())) }
 
-func (r *stateReader) time() time.Time {
-	sec := r.uint()
+// Time reads a time, in UTC.
+func (r *StateReader) Time() time.Time {
+	sec := r.Uint()
 	if sec == 0 {
 		return time.Time{}
 	}
-	nanos := r.uint()
+	nanos := r.Uint()
 	if sec > 1<<40 || nanos >= uint64(time.Second) {
 		r.bad = true
 		return time.Time{}
@@ -135,16 +148,19 @@ func (r *stateReader) time() time.Time {
 	return time.Unix(int64(sec)-1, int64(nanos)).UTC()
 }
 
-func (r *stateReader) addr() netip.Addr {
-	a, _ := netip.AddrFromSlice([]byte(r.text()))
+// Addr reads an address.
+func (r *StateReader) Addr() netip.Addr {
+	a, _ := netip.AddrFromSlice([]byte(r.Text()))
 	return a
 }
 
-func (r *stateReader) bits(flags ...*bool) {
-	b := r.byte()
+// Bits reads up to eight flags.
+func (r *StateReader) Bits(flags ...*bool) {
+	b := r.Byte()
 	for i, f := range flags {
 		*f = b&(1<<i) != 0
 	}
 }
 
-func (r *stateReader) flag() bool { return r.byte()&1 != 0 }
+// Flag reads one flag that Bits wrote.
+func (r *StateReader) Flag() bool { return r.Byte()&1 != 0 }

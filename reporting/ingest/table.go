@@ -2,113 +2,117 @@ package ingest
 
 import "time"
 
-// slot is something open in a log: a message, or a process.
-type slot[T any] struct {
-	key          string
-	at           time.Time // of the last line
-	value        T
+// Slot is something open in a log: a message, or a process.
+type Slot[T any] struct {
+	Key          string
+	At           time.Time // of the last line
+	Value        T
 	size         int
-	newer, older *slot[T]
+	newer, older *Slot[T]
 }
 
-// table holds slots by key and by age, within bounds. What does not fit any more is the
-// oldest.
-type table[T any] struct {
+// Table holds slots by key and by age, within bounds. What does not fit any more is the
+// oldest. Init makes it usable.
+type Table[T any] struct {
 	maxSlots, maxBytes int
 	weigh              func(*T) int // about how many bytes it holds; 0: nothing is open
 
-	byKey map[string]*slot[T]
-	ends  slot[T] // a ring: newer is the oldest, older the newest
+	byKey map[string]*Slot[T]
+	ends  Slot[T] // a ring: newer is the oldest, older the newest
 	bytes int
 }
 
-func (t *table[T]) init(maxSlots, maxBytes int, weigh func(*T) int) {
+// Init empties the table and sets its bounds.
+func (t *Table[T]) Init(maxSlots, maxBytes int, weigh func(*T) int) {
 	t.maxSlots, t.maxBytes, t.weigh = maxSlots, maxBytes, weigh
-	t.byKey = map[string]*slot[T]{}
+	t.byKey = map[string]*Slot[T]{}
 	t.ends.newer, t.ends.older = &t.ends, &t.ends
 	t.bytes = 0
 }
 
-// len is how many there are.
-func (t *table[T]) len() int { return len(t.byKey) }
+// Len is how many there are.
+func (t *Table[T]) Len() int { return len(t.byKey) }
 
-// has does not allocate, nor does find.
-func (t *table[T]) has(key string) bool { return t.byKey[key] != nil }
+// Has reports whether there is a slot of that key.
+func (t *Table[T]) Has(key string) bool { return t.byKey[key] != nil }
 
-func (t *table[T]) find(key []byte) *slot[T] { return t.byKey[string(key)] }
+// Find returns a slot, or nil. It does not allocate.
+func (t *Table[T]) Find(key []byte) *Slot[T] { return t.byKey[string(key)] }
 
-// get returns a slot, a new one if there is none, as the youngest.
-func (t *table[T]) get(key []byte, at time.Time) *slot[T] {
+// Get returns a slot, a new one if there is none, as the youngest.
+func (t *Table[T]) Get(key []byte, at time.Time) *Slot[T] {
 	s := t.byKey[string(key)]
 	if s == nil {
-		s = &slot[T]{key: string(key)}
-		t.byKey[s.key] = s
+		s = &Slot[T]{Key: string(key)}
+		t.byKey[s.Key] = s
 	} else {
 		t.unlink(s)
 	}
-	s.at = at
+	s.At = at
 	t.link(s)
 	return s
 }
 
-// put adds a slot that is not in it, as the youngest.
-func (t *table[T]) put(s *slot[T]) {
-	t.byKey[s.key] = s
+// Put adds a slot that is not in it, as the youngest.
+func (t *Table[T]) Put(s *Slot[T]) {
+	t.byKey[s.Key] = s
 	t.link(s)
-	s.size = len(s.key) + t.weigh(&s.value)
+	s.size = len(s.Key) + t.weigh(&s.Value)
 	t.bytes += s.size
 }
 
-func (t *table[T]) link(s *slot[T]) {
+func (t *Table[T]) link(s *Slot[T]) {
 	s.older, s.newer = t.ends.older, &t.ends
 	s.older.newer, t.ends.older = s, s
 }
 
-func (t *table[T]) unlink(s *slot[T]) {
+func (t *Table[T]) unlink(s *Slot[T]) {
 	s.older.newer, s.newer.older = s.newer, s.older
 }
 
-func (t *table[T]) remove(s *slot[T]) {
+// Remove takes a slot out.
+func (t *Table[T]) Remove(s *Slot[T]) {
 	t.unlink(s)
-	delete(t.byKey, s.key)
+	delete(t.byKey, s.Key)
 	t.bytes -= s.size
 }
 
-func (t *table[T]) oldest() *slot[T] {
+// Oldest is the slot that nothing was heard of for longest; nil: there is none.
+func (t *Table[T]) Oldest() *Slot[T] {
 	if t.ends.newer == &t.ends {
 		return nil
 	}
 	return t.ends.newer
 }
 
-// all goes from the oldest to the youngest; nothing may be added or removed meanwhile.
-func (t *table[T]) all(yield func(*slot[T]) bool) {
+// All goes from the oldest to the youngest; nothing may be added or removed meanwhile.
+func (t *Table[T]) All(yield func(*Slot[T]) bool) {
 	for s := t.ends.newer; s != &t.ends && yield(s); s = s.newer {
 	}
 }
 
-// settle accounts for a slot that has changed, removes it if nothing is open, and
+// Settle accounts for a slot that has changed, removes it if nothing is open, and
 // gives those that have to go to evicted.
-func (t *table[T]) settle(s *slot[T], evicted func(*T)) {
-	w := t.weigh(&s.value)
+func (t *Table[T]) Settle(s *Slot[T], evicted func(*T)) {
+	w := t.weigh(&s.Value)
 	if w == 0 {
-		t.remove(s)
+		t.Remove(s)
 		return
 	}
-	w += len(s.key)
+	w += len(s.Key)
 	t.bytes += w - s.size
 	s.size = w
 	for t.bytes > t.maxBytes || len(t.byKey) > t.maxSlots {
-		s := t.oldest()
-		evicted(&s.value)
-		t.remove(s)
+		s := t.Oldest()
+		evicted(&s.Value)
+		t.Remove(s)
 	}
 }
 
-// take moves the slots of another table in here, which was empty.
-func (t *table[T]) take(other *table[T]) {
-	for s := other.oldest(); s != nil; s = other.oldest() {
-		other.remove(s)
-		t.put(s)
+// Take moves the slots of another table in here, which was empty.
+func (t *Table[T]) Take(other *Table[T]) {
+	for s := other.Oldest(); s != nil; s = other.Oldest() {
+		other.Remove(s)
+		t.Put(s)
 	}
 }
