@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/foreign"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -76,7 +77,7 @@ func ParseDatagram(b []byte) ([]reporting.Session, error) {
 	if bad != nil && !errors.As(bad, &wrongType) {
 		return nil, malformed(bad.Error())
 	}
-	domain, ok := DomainName(d.Domain)
+	domain, ok := foreign.DomainName(d.Domain)
 	switch {
 	case !ok:
 		return nil, malformed("no domain")
@@ -101,7 +102,7 @@ func ParseDatagram(b []byte) ([]reporting.Session, error) {
 }
 
 func malformed(what string) error {
-	return fmt.Errorf("%w: %s", errDatagram, Printable(what, MaxReason))
+	return fmt.Errorf("%w: %s", errDatagram, foreign.Printable(what, foreign.MaxReason))
 }
 
 func (p *datagramPolicy) session(domain string) reporting.Session {
@@ -130,7 +131,7 @@ func (p *datagramPolicy) policy(domain string) reporting.Policy {
 		MX:      cleanStrings(p.MX),
 	}
 	var ok bool
-	if policy.Domain, ok = DomainName(p.Domain); !ok {
+	if policy.Domain, ok = foreign.DomainName(p.Domain); !ok {
 		// Postfix before 2025-09-24 leaves it out where there is no policy; RFC 8460
 		// §4.4 wants one always.
 		policy.Domain = domain
@@ -158,20 +159,20 @@ var failureCodes = map[int]tlsrpt.ResultType{
 
 // describe fills in what the detail tells.
 func (d *datagramDetail) describe(s *reporting.Session) {
-	s.SendingIP = Address(d.SendingIP)
-	s.MXHost, _ = DomainName(d.MXHost)
-	s.MXIP = Address(d.MXIP)
-	s.MXHelo = HELOName(d.MXHelo)
-	s.Reason = Reason(d.Reason)
+	s.SendingIP = foreign.Address(d.SendingIP)
+	s.MXHost, _ = foreign.DomainName(d.MXHost)
+	s.MXIP = foreign.Address(d.MXIP)
+	s.MXHelo = foreign.HELOName(d.MXHelo)
+	s.Reason = foreign.Reason(d.Reason)
 
 	result, known := failureCodes[d.Code.value]
 	switch {
 	case !known:
-		s.Reason = Reason(d.Code.String() + " " + s.Reason)
+		s.Reason = foreign.Reason(d.Code.String() + " " + s.Reason)
 	case result == tlsrpt.ValidationFailure && s.Reason != "":
 		// Postfix has this code for every X.509 error it does not know by number, a
 		// self-signed certificate among them (RFC 8460 §4.3.1: certificate-not-trusted).
-		s.Result = VerifyResult(s.Reason)
+		s.Result = foreign.VerifyResult(s.Reason)
 	default:
 		s.Result = result
 	}
@@ -181,7 +182,7 @@ func (d *datagramDetail) describe(s *reporting.Session) {
 func cleanStrings(in []string) []string {
 	var out []string
 	for _, s := range in[:min(len(in), maxPolicyStrings)] {
-		if s = Printable(s, maxPolicyString); s != "" {
+		if s = foreign.Printable(s, maxPolicyString); s != "" {
 			out = append(out, s)
 		}
 	}

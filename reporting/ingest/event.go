@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"postseal/reporting/ingest/foreign"
 )
 
 const (
@@ -65,7 +67,7 @@ func parseEvent(line string) (ev event, err error) {
 		}
 		key, value, ok := strings.Cut(word, "=")
 		if !ok || seen[key] {
-			return ev, fmt.Errorf("%w: %s", errEvent, Printable(word, 60))
+			return ev, fmt.Errorf("%w: %s", errEvent, foreign.Printable(word, 60))
 		}
 		seen[key] = true
 		if err := ev.set(key, value); err != nil {
@@ -93,9 +95,9 @@ func (ev *event) set(key, value string) (err error) {
 	case "h":
 		ev.host = value
 	case "a":
-		ev.addr = Address(value)
+		ev.addr = foreign.Address(value)
 	case "la":
-		ev.local = Address(value)
+		ev.local = foreign.Address(value)
 	case "lp":
 		// What Exim does not know yet is empty, 0 or -1.
 		port, _ := strconv.ParseUint(value, 10, 16)

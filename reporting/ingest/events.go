@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/foreign"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -200,7 +201,7 @@ func (e *Events) greeted(j *join, ev *event, now time.Time) []ended {
 	j = e.openJoin(j, ev, now)
 	j.greeted = true
 	j.offered = offersSTARTTLS(ev.data)
-	j.helo = HELOName(ev.data)
+	j.helo = foreign.HELOName(ev.data)
 	j.retry = e.joins.failedBefore(ev)
 	return done
 }
@@ -240,7 +241,7 @@ func (e *Events) refused(j *join, ev *event) {
 
 // deferred: Exim gives up this host for now.
 func (e *Events) deferred(j *join, ev *event, now time.Time) []ended {
-	said := Printable(ev.data, maxEventData)
+	said := foreign.Printable(ev.data, maxEventData)
 	why := deferReason(ev.errno, said)
 	if j == nil && (why == otherTrouble || why == inClear) {
 		return nil // no connection was made, or none that we know
@@ -371,11 +372,11 @@ func (e *Events) finish(s *ended) {
 // handshakeFailure: only where Exim says that it was the certificate, what is wrong
 // with that matters: the handshake may have failed behind it.
 func (e *Events) handshakeFailure(said string, j *join, now time.Time) (tlsrpt.ResultType, string) {
-	reason := Reason(strings.TrimPrefix(said, "TLS session: "))
+	reason := foreign.Reason(strings.TrimPrefix(said, "TLS session: "))
 	if !verificationFailed(said) || len(j.chain) == 0 {
 		return tlsrpt.ValidationFailure, reason
 	}
-	host, _ := DomainName(j.host)
+	host, _ := foreign.DomainName(j.host)
 	result, why := verifyChain(j.chain, host, e.Roots, now)
 	if result == "" {
 		// Exim trusts other CAs than we do.

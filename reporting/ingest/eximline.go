@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 
+	"postseal/reporting/ingest/foreign"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -17,12 +19,12 @@ func eximStamp(line []byte, buf []byte) (stamp, rest []byte, ok bool) {
 	if len(line) <= len("2026-11-22 03:01:00") || line[10] != ' ' {
 		return nil, nil, false
 	}
-	n := StampLen(line)
+	n := maillog.StampLen(line)
 	if n == 0 || n >= len(line) || line[n] != ' ' {
 		return nil, nil, false
 	}
 	stamp, rest = line[:n], line[n+1:]
-	if z := ZoneLen(rest); z > 1 && z < len(rest) && rest[z] == ' ' {
+	if z := maillog.ZoneLen(rest); z > 1 && z < len(rest) && rest[z] == ' ' {
 		stamp = append(append(buf[:0], stamp...), rest[:z]...)
 		rest = rest[z+1:]
 	}
@@ -43,7 +45,7 @@ func eximChunk(text []byte) (rest []byte, ok bool) {
 	if !cut {
 		part, of, cut = bytes.Cut(text[1:end], []byte("/"))
 	}
-	if !cut || !Digits(part) || !Digits(of) {
+	if !cut || !maillog.Digits(part) || !maillog.Digits(of) {
 		return text, true // a process id
 	}
 	return bytes.TrimPrefix(text[end+1:], []byte(" ")), string(part) == "1"
@@ -53,13 +55,13 @@ func eximChunk(text []byte) (rest []byte, ok bool) {
 // characters of base 62, 6-11-4 since 4.97.
 func eximID(b []byte) (id, rest []byte, ok bool) {
 	if len(b) > 0 && b[0] == '[' {
-		if pid, after, found := bytes.Cut(b[1:], []byte("] ")); found && Digits(pid) {
+		if pid, after, found := bytes.Cut(b[1:], []byte("] ")); found && maillog.Digits(pid) {
 			b = after
 		}
 	}
 	for _, form := range [][2]int{{6, 2}, {11, 4}} {
 		n := 6 + 1 + form[0] + 1 + form[1]
-		if len(b) > n && b[n] == ' ' && b[6] == '-' && b[7+form[0]] == '-' && Base62(b[:6]) && Base62(b[7:7+form[0]]) && Base62(b[n-form[1]:n]) {
+		if len(b) > n && b[n] == ' ' && b[6] == '-' && b[7+form[0]] == '-' && maillog.Base62(b[:6]) && maillog.Base62(b[7:7+form[0]]) && maillog.Base62(b[n-form[1]:n]) {
 			return b[:n], b[n+1:], true
 		}
 	}
@@ -80,20 +82,20 @@ func (h *eximHost) same(o *eximHost) bool { return h.ip == o.ip && h.ip.IsValid(
 
 // readEximHost reads from behind "H=". rest begins with what follows: a blank, or ":".
 func readEximHost(b []byte) (h eximHost, rest []byte, ok bool) {
-	open := bytes.Index(b[:min(len(b), MaxName+len(" DS [")+1)], []byte(" ["))
+	open := bytes.Index(b[:min(len(b), foreign.MaxName+len(" DS [")+1)], []byte(" ["))
 	if open < 1 {
 		return h, nil, false
 	}
 	name := bytes.TrimSuffix(b[:open], []byte(" DS"))
 	b = b[open+2:]
-	end := bytes.IndexByte(b[:min(len(b), MaxAddress)], ']')
+	end := bytes.IndexByte(b[:min(len(b), foreign.MaxAddress)], ']')
 	if end < 0 || bytes.IndexByte(name, ' ') >= 0 {
 		return h, nil, false
 	}
-	if h.ip = Address(string(b[:end])); !h.ip.IsValid() {
+	if h.ip = foreign.Address(string(b[:end])); !h.ip.IsValid() {
 		return h, nil, false
 	}
-	h.name, _ = DomainName(string(name)) // an address in brackets, where hosts have no name
+	h.name, _ = foreign.DomainName(string(name)) // an address in brackets, where hosts have no name
 	_, rest = eximPort(b[end+1:])
 	if len(rest) > 0 && rest[0] == '*' {
 		h.reused, rest = true, rest[1:]
@@ -168,7 +170,7 @@ func readEximRecipient(b []byte) (r eximRecipient, ok, bad bool) {
 	// "** u@d: text", where routing failed.
 	addr, found = bytes.CutSuffix(addr, []byte(":"))
 	if at := bytes.LastIndexByte(addr, '@'); at >= 0 {
-		r.domain, _ = DomainName(string(addr[at+1:]))
+		r.domain, _ = foreign.DomainName(string(addr[at+1:]))
 	}
 	r.address = addr
 	if found {
@@ -267,7 +269,7 @@ func (r *eximRecipient) field(word []byte) {
 		r.transport = string(value)
 	case "I":
 		if open, after, found := bytes.Cut(value, []byte("]")); found && len(open) > 0 {
-			r.local = Address(string(open[1:]))
+			r.local = foreign.Address(string(open[1:]))
 			r.port, _ = eximPort(after)
 		}
 	case "X":
@@ -282,18 +284,18 @@ func (r *eximRecipient) field(word []byte) {
 func eximFailure(text []byte, detail string) (result tlsrpt.ResultType, reason string, ok bool) {
 	switch {
 	case bytes.HasPrefix(text, []byte("TLS session: ")):
-		result, reason = eximHandshake(Printable(string(text[len("TLS session: "):]), MaxReason*2), detail)
+		result, reason = eximHandshake(foreign.Printable(string(text[len("TLS session: "):]), foreign.MaxReason*2), detail)
 		return result, reason, true
 	case bytes.HasPrefix(text, []byte("a TLS session is required, but the server did not offer TLS support")):
 		return tlsrpt.StartTLSNotSupported, "", true
 	case bytes.HasPrefix(text, []byte("a TLS session is required, but an attempt to start TLS failed")):
 		return tlsrpt.StartTLSNotSupported, "STARTTLS was offered, but refused", true
 	case bytes.HasPrefix(text, []byte("SMTP error from remote mail server after STARTTLS: ")):
-		return tlsrpt.StartTLSNotSupported, Reason(string(text[len("SMTP error from remote mail server after STARTTLS: "):])), true
+		return tlsrpt.StartTLSNotSupported, foreign.Reason(string(text[len("SMTP error from remote mail server after STARTTLS: "):])), true
 	case bytes.HasPrefix(text, []byte("DANE error: tlsa lookup FAIL")):
 		return tlsrpt.DANERequired, "", true
 	case bytes.HasPrefix(text, []byte("DANE error: ")):
-		return tlsrpt.DNSSECInvalid, Reason(string(text[len("DANE error: "):])), true
+		return tlsrpt.DNSSECInvalid, foreign.Reason(string(text[len("DANE error: "):])), true
 	}
 	return "", "", false
 }
@@ -302,18 +304,18 @@ func eximFailure(text []byte, detail string) (result tlsrpt.ResultType, reason s
 // builds say that of all that can be wrong with a chain, and nothing at all of a name
 // that differs; OpenSSL builds have said more before.
 func eximHandshake(said, detail string) (tlsrpt.ResultType, string) {
-	reason := Reason(said)
+	reason := foreign.Reason(said)
 	switch {
 	case !verificationFailed(said):
 		return tlsrpt.ValidationFailure, reason
 	case detail != "":
-		return VerifyResult(detail), detail
+		return foreign.VerifyResult(detail), detail
 	case strings.HasSuffix(said, "failed)"), strings.HasSuffix(said, "failed):"):
 		return tlsrpt.CertificateHostMismatch, reason
 	case strings.Contains(said, "certificate differs"), strings.Contains(said, "CA constrains"):
 		return tlsrpt.CertificateNotTrusted, reason // no TLSA record matches
 	}
-	return VerifyResult(said), reason
+	return foreign.VerifyResult(said), reason
 }
 
 // eximVerifyError reads "[192.0.2.1] SSL verify error: depth=0 error=certificate has
@@ -322,12 +324,12 @@ func eximVerifyError(b []byte) (ip netip.Addr, detail string, ok bool) {
 	if len(b) == 0 || b[0] != '[' {
 		return ip, "", false
 	}
-	end := bytes.IndexByte(b[:min(len(b), MaxAddress)], ']')
+	end := bytes.IndexByte(b[:min(len(b), foreign.MaxAddress)], ']')
 	if end < 0 {
 		return ip, "", false
 	}
 	said, ok := bytes.CutPrefix(b[end+1:], []byte(" SSL verify error: "))
-	ip = Address(string(b[1:end]))
+	ip = foreign.Address(string(b[1:end]))
 	if !ok || !ip.IsValid() {
 		return ip, "", false
 	}
@@ -339,7 +341,7 @@ func eximVerifyError(b []byte) (ip netip.Addr, detail string, ok bool) {
 		return ip, "", false
 	}
 	why, _, _ = bytes.Cut(why, []byte(" cert="))
-	return ip, Reason(string(why)), true
+	return ip, foreign.Reason(string(why)), true
 }
 
 // eximUnencrypted reads "TLS session: why: delivering unencrypted to H=mx [192.0.2.1]
@@ -354,7 +356,7 @@ func eximUnencrypted(b []byte) (h eximHost, why string, ok bool) {
 		return h, "", false
 	}
 	h, _, ok = readEximHost(said[at+len(": delivering unencrypted to H="):])
-	return h, Reason(string(said[:at])), ok
+	return h, foreign.Reason(string(said[:at])), ok
 }
 
 // eximDANE reads "DANE attempt failed; TLS connection to mx [192.0.2.1]: why".
@@ -368,5 +370,5 @@ func eximDANE(b []byte) (h eximHost, why string, ok bool) {
 		return h, "", false
 	}
 	text, ok := eximText(rest)
-	return h, Printable(string(text), 2*MaxReason), ok
+	return h, foreign.Printable(string(text), 2*foreign.MaxReason), ok
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/foreign"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -31,16 +33,16 @@ const (
 // would look so.
 type exim struct {
 	skip  []string
-	clock Clock
-	stats Stats
-	open  Table[eximMessage]
-	own   OwnMails
+	clock maillog.Clock
+	stats maillog.Stats
+	open  maillog.Table[eximMessage]
+	own   maillog.OwnMails
 	buf   [48]byte
 }
 
-func newExim(o Options) *exim {
+func newExim(o maillog.Options) *exim {
 	o = o.Filled()
-	x := &exim{clock: Clock{Location: o.Location, Now: o.Now}, own: OwnMails{Is: o.Own, Told: o.Delivered}}
+	x := &exim{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
 	x.skip = append(append(x.skip, o.Relaxed...), notCounted...)
 	x.init()
 	return x
@@ -53,7 +55,7 @@ func (x *exim) init() {
 
 func (x *exim) Line(line []byte, emit func(reporting.Session)) {
 	x.stats.Lines++
-	if len(line) > MaxLine {
+	if len(line) > maillog.MaxLine {
 		x.stats.Oversize++
 		return
 	}
@@ -82,7 +84,7 @@ func (x *exim) head(line []byte) (stamp, id, text []byte, ok bool) {
 	if !own && !bytes.Contains(line, []byte("exim")) {
 		return nil, nil, nil, false
 	}
-	e, ok := Head(line)
+	e, ok := maillog.Head(line)
 	if !ok || !bytes.HasPrefix(e.Tag, []byte("exim")) {
 		return nil, nil, nil, false
 	}
@@ -198,7 +200,7 @@ func (x *exim) recipient(id []byte, r *eximRecipient, at time.Time, emit func(re
 	}
 	if outside(r) {
 		m := x.open.Get(id, at)
-		t := eximTry{at: at, result: tlsrpt.ValidationFailure, reason: OutsidePolicy, sts: true}
+		t := eximTry{at: at, result: tlsrpt.ValidationFailure, reason: maillog.OutsidePolicy, sts: true}
 		if m.Value.count(eximConnection{domain: r.domain, at: at}) {
 			x.emit(m, t, r.domain, emit)
 		}
@@ -224,12 +226,12 @@ func outside(r *eximRecipient) bool {
 		return false
 	}
 	domain, _, _ := bytes.Cut(rest, []byte(" "))
-	name, _ := DomainName(string(domain))
+	name, _ := foreign.DomainName(string(domain))
 	return name == r.domain
 }
 
 // connection: the recipient was tried at a host.
-func (x *exim) connection(slot *Slot[eximMessage], r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+func (x *exim) connection(slot *maillog.Slot[eximMessage], r *eximRecipient, at time.Time, emit func(reporting.Session)) {
 	m := &slot.Value
 	if r.tls {
 		m.forgive(r.host.ip)
@@ -257,7 +259,7 @@ func (x *exim) connection(slot *Slot[eximMessage], r *eximRecipient, at time.Tim
 	}
 }
 
-func (x *exim) emit(m *Slot[eximMessage], t eximTry, domain string, emit func(reporting.Session)) {
+func (x *exim) emit(m *maillog.Slot[eximMessage], t eximTry, domain string, emit func(reporting.Session)) {
 	if x.own.Any() && x.own.Find(nil, []byte(m.Key)) != nil {
 		x.stats.Own++
 		return
@@ -278,7 +280,7 @@ func (x *exim) emit(m *Slot[eximMessage], t eximTry, domain string, emit func(re
 
 // settle ends a message: what has not found its recipient belongs to the only domain
 // that the message went to, if it is only one.
-func (x *exim) settle(m *Slot[eximMessage], emit func(reporting.Session)) {
+func (x *exim) settle(m *maillog.Slot[eximMessage], emit func(reporting.Session)) {
 	for _, t := range m.Value.tries {
 		if len(m.Value.domains) == 1 {
 			x.emit(m, t, m.Value.domains[0], emit)
@@ -297,7 +299,7 @@ func (x *exim) expire(now time.Time, emit func(reporting.Session)) {
 }
 
 // bound keeps the table within its bounds.
-func (x *exim) bound(m *Slot[eximMessage]) {
+func (x *exim) bound(m *maillog.Slot[eximMessage]) {
 	x.open.Settle(m, func(evicted *eximMessage) { x.stats.Dropped += uint64(len(evicted.tries)) })
 }
 
@@ -308,7 +310,7 @@ func (x *exim) Flush(emit func(reporting.Session)) {
 	x.own.Forget()
 }
 
-func (x *exim) Stats() Stats {
+func (x *exim) Stats() maillog.Stats {
 	s := x.stats
 	for m := range x.open.All {
 		if len(m.Value.tries) > 0 {

@@ -14,12 +14,13 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 )
 
 // newReader makes a reader that lives in UTC, at the end of 2026.
-func newReader(t testing.TB, format string) ingest.Reader {
+func newReader(t testing.TB, format string) maillog.Reader {
 	t.Helper()
-	r, err := ingest.New(format, ingest.Options{
+	r, err := ingest.New(format, maillog.Options{
 		Location: time.UTC,
 		Own:      isOwn,
 		Now:      func() time.Time { return time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC) },
@@ -32,7 +33,7 @@ func newReader(t testing.TB, format string) ingest.Reader {
 
 // readLog gives a log to a reader line by line, and then to another one that gets its
 // state at each line: both must tell the same.
-func readLog(t testing.TB, format string, log []byte) ([]reporting.Session, ingest.Stats) {
+func readLog(t testing.TB, format string, log []byte) ([]reporting.Session, maillog.Stats) {
 	t.Helper()
 	var got []reporting.Session
 	r := newReader(t, format)
@@ -368,7 +369,7 @@ func TestEximBounds(t *testing.T) {
 	if n := len(r.AppendState(nil)); n > 8<<20 {
 		t.Errorf("%d bytes of state", n)
 	}
-	r.Line(bytes.Repeat([]byte("x"), ingest.MaxLine+1), discard)
+	r.Line(bytes.Repeat([]byte("x"), maillog.MaxLine+1), discard)
 	if st := r.Stats(); st.Oversize != 1 {
 		t.Errorf("counted %+v", st)
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -165,7 +166,7 @@ const (
 )
 
 func (x *exim) AppendState(dst []byte) []byte {
-	w := NewStateWriter(dst, eximStateVersion)
+	w := maillog.NewStateWriter(dst, eximStateVersion)
 	w.Uint(uint64(x.open.Len()))
 	for m := range x.open.All {
 		w.Text(m.Key)
@@ -177,21 +178,21 @@ func (x *exim) AppendState(dst []byte) []byte {
 }
 
 func (x *exim) RestoreState(state []byte) error {
-	r, err := NewStateReader(state, eximStateVersion, eximStateBefore)
+	r, err := maillog.NewStateReader(state, eximStateVersion, eximStateBefore)
 	if err != nil {
 		return err
 	}
 	var fresh exim
 	fresh.init()
 	for range r.Count(maxMessages) {
-		m := &Slot[eximMessage]{Key: r.Text(), At: r.Time(), Value: readEximMessage(r)}
+		m := &maillog.Slot[eximMessage]{Key: r.Text(), At: r.Time(), Value: readEximMessage(r)}
 		if fresh.open.Has(m.Key) {
 			r.Refuse()
 			break
 		}
 		fresh.open.Put(m)
 	}
-	own := ReadOwnMails(r)
+	own := maillog.ReadOwnMails(r)
 	if err := r.End(); err != nil {
 		return err
 	}
@@ -201,7 +202,7 @@ func (x *exim) RestoreState(state []byte) error {
 	return nil
 }
 
-func (m *eximMessage) append(w *StateWriter) {
+func (m *eximMessage) append(w *maillog.StateWriter) {
 	w.Uint(uint64(len(m.tries)))
 	for i := range m.tries {
 		t := &m.tries[i]
@@ -234,7 +235,7 @@ func (m *eximMessage) append(w *StateWriter) {
 	}
 }
 
-func readEximMessage(r *StateReader) (m eximMessage) {
+func readEximMessage(r *maillog.StateReader) (m eximMessage) {
 	for range r.Count(maxPerMessage) {
 		t := eximTry{at: r.Time()}
 		t.host.name, t.host.ip, t.local = r.Text(), r.Addr(), r.Addr()

@@ -3,6 +3,8 @@ package ingest
 import (
 	"bytes"
 	"time"
+
+	"postseal/reporting/ingest/maillog"
 )
 
 // eximMessageID reads "<= sender H=… P=… S=310 id=…", the Message-ID without its angle
@@ -28,12 +30,12 @@ func (x *exim) tell(id []byte, r *eximRecipient, at time.Time) {
 	if m == nil {
 		return
 	}
-	status := Sent
+	status := maillog.Sent
 	switch r.kind {
 	case 'd':
-		status = Deferred
+		status = maillog.Deferred
 	case 'f':
-		status = Bounced
+		status = maillog.Bounced
 	}
 	x.own.Tell(m, status, r.address, r.said(), at)
 }

@@ -9,6 +9,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest/follow"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -24,7 +25,7 @@ const (
 // sessions that they told of: over a crash each session counts once.
 type Follower struct {
 	Path     string
-	Reader   Reader // a new one
+	Reader   maillog.Reader // a new one
 	Source   reporting.Source
 	Recorder *reporting.Recorder
 	Store    reporting.Store               // the recorder's
@@ -34,7 +35,7 @@ type Follower struct {
 	Log      *slog.Logger                  // nil: none
 
 	caughtUp atomic.Int64 // Unix nanoseconds
-	stats    atomic.Pointer[Stats]
+	stats    atomic.Pointer[maillog.Stats]
 }
 
 // Missing keeps the sessions of a log that neither datagrams nor events of the same
@@ -45,7 +46,7 @@ func Missing(s *reporting.Session) bool {
 	case tlsrpt.DANERequired, tlsrpt.DNSSECInvalid:
 		return true
 	case tlsrpt.ValidationFailure:
-		return s.Reason == OutsidePolicy
+		return s.Reason == maillog.OutsidePolicy
 	}
 	return false
 }
@@ -61,11 +62,11 @@ func (f *Follower) CaughtUp() time.Time {
 }
 
 // Stats counts lines since the start.
-func (f *Follower) Stats() Stats {
+func (f *Follower) Stats() maillog.Stats {
 	if s := f.stats.Load(); s != nil {
 		return *s
 	}
-	return Stats{}
+	return maillog.Stats{}
 }
 
 // Run follows the log until ctx ends; what is not recorded by then is read again by

@@ -13,10 +13,14 @@
 // is bounded, and what is not understood is counted and skipped.
 package ingest
 
-import "fmt"
+import (
+	"fmt"
+
+	"postseal/reporting/ingest/maillog"
+)
 
 // New makes a reader for logs of "postfix", "exim" or "sendmail".
-func New(format string, o Options) (Reader, error) {
+func New(format string, o maillog.Options) (maillog.Reader, error) {
 	reader, known := formats[format]
 	if !known {
 		return nil, fmt.Errorf("log format %q is unknown: it is postfix, exim or sendmail", format)
@@ -25,8 +29,8 @@ func New(format string, o Options) (Reader, error) {
 }
 
 // formats makes the reader of each format.
-var formats = map[string]func(Options) Reader{
-	"postfix":  func(o Options) Reader { return newPostfix(o) },
-	"exim":     func(o Options) Reader { return newExim(o) },
-	"sendmail": func(o Options) Reader { return newSendmail(o) },
+var formats = map[string]func(maillog.Options) maillog.Reader{
+	"postfix":  func(o maillog.Options) maillog.Reader { return newPostfix(o) },
+	"exim":     func(o maillog.Options) maillog.Reader { return newExim(o) },
+	"sendmail": func(o maillog.Options) maillog.Reader { return newSendmail(o) },
 }

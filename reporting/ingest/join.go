@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/foreign"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -34,8 +35,8 @@ type join struct {
 
 func (j *join) session(result tlsrpt.ResultType) reporting.Session {
 	s := reporting.Session{Time: j.started, SendingIP: j.local, MXIP: j.addr, MXHelo: j.helo, Result: result}
-	s.Domain, _ = DomainName(j.domain)
-	s.MXHost, _ = DomainName(j.host)
+	s.Domain, _ = foreign.DomainName(j.domain)
+	s.MXHost, _ = foreign.DomainName(j.host)
 	return s
 }
 
@@ -212,7 +213,7 @@ func deferReason(errno int, said string) int {
 // refusedReason keeps the reply to STARTTLS, if there is one.
 func refusedReason(said string) string {
 	if _, reply, ok := strings.Cut(said, "after STARTTLS: "); ok {
-		return Reason(reply)
+		return foreign.Reason(reply)
 	}
 	return "STARTTLS was offered, but refused"
 }
@@ -228,7 +229,7 @@ func verificationFailed(said string) bool {
 // which usage it was: but it names the name only after the chain has held, which
 // needs DANE-TA. GnuTLS builds then say nothing behind "failed)".
 func daneFailure(said string, j *join, now time.Time) (tlsrpt.ResultType, string) {
-	reason := Reason(strings.TrimPrefix(said, "TLS session: "))
+	reason := foreign.Reason(strings.TrimPrefix(said, "TLS session: "))
 	switch {
 	case j.daneReason != "":
 		return tlsrpt.ValidationFailure, j.daneReason // the event named something else
@@ -236,7 +237,7 @@ func daneFailure(said string, j *join, now time.Time) (tlsrpt.ResultType, string
 		return tlsrpt.ValidationFailure, reason
 	}
 	if strings.HasSuffix(said, "(certificate verification failed)") && len(j.chain) > 0 {
-		host, _ := DomainName(j.host)
+		host, _ := foreign.DomainName(j.host)
 		if leafMismatch(j.chain[0], host) {
 			return tlsrpt.CertificateHostMismatch, "certificate is for another host"
 		}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/maillog"
 )
 
 const (
@@ -41,8 +42,8 @@ const (
 // [Follower] does from a file. It reads what a child, journalctl(1), writes; the
 // cursor of the last entry is stored in one transaction with the sessions.
 type Journal struct {
-	Command  []string // and its first arguments; nil: journalctl
-	Reader   Reader   // a new one
+	Command  []string       // and its first arguments; nil: journalctl
+	Reader   maillog.Reader // a new one
 	Source   reporting.Source
 	Recorder *reporting.Recorder
 	Store    reporting.Store               // the recorder's
@@ -52,7 +53,7 @@ type Journal struct {
 	Log      *slog.Logger                  // nil: none
 
 	caughtUp atomic.Int64 // Unix nanoseconds
-	stats    atomic.Pointer[Stats]
+	stats    atomic.Pointer[maillog.Stats]
 }
 
 // CaughtUp is the last time up to which everything in the journal had been read and
@@ -66,11 +67,11 @@ func (j *Journal) CaughtUp() time.Time {
 }
 
 // Stats counts lines since the start.
-func (j *Journal) Stats() Stats {
+func (j *Journal) Stats() maillog.Stats {
 	if s := j.stats.Load(); s != nil {
 		return *s
 	}
-	return Stats{}
+	return maillog.Stats{}
 }
 
 // Run follows the journal until ctx ends; what is not recorded by then is read again
@@ -273,8 +274,8 @@ func (r *journalRun) move(chunk []byte) time.Time {
 		start := bytes.LastIndexByte(chunk, '\n') + 1
 		if cursor := Cursor(chunk[start:]); cursor != "" && len(cursor) <= maxCursor {
 			r.cursor = cursor
-			e, _ := Head(chunk[start:])
-			at, _ := (&Clock{}).At(e.Stamp)
+			e, _ := maillog.Head(chunk[start:])
+			at, _ := (&maillog.Clock{}).At(e.Stamp)
 			return at
 		}
 		chunk = chunk[:start]
@@ -330,7 +331,7 @@ func readChunks(ctx context.Context, from io.Reader, to chan<- []byte) error {
 	for {
 		line, err := b.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			line = append(bytes.Clone(line[:MaxLine+1]), '\n')
+			line = append(bytes.Clone(line[:maillog.MaxLine+1]), '\n')
 			err = skipLine(b)
 		}
 		if err != nil {

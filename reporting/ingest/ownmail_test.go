@@ -19,6 +19,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 )
 
 const (
@@ -27,9 +28,9 @@ const (
 )
 
 // ownReader is one that tells of our own messages.
-func ownReader(t testing.TB, format string, told func(ingest.Delivery)) ingest.Reader {
+func ownReader(t testing.TB, format string, told func(maillog.Delivery)) maillog.Reader {
 	t.Helper()
-	r, err := ingest.New(format, ingest.Options{Location: time.UTC, Now: func() time.Time { return recordedOn }, Own: isOwn, Delivered: told})
+	r, err := ingest.New(format, maillog.Options{Location: time.UTC, Now: func() time.Time { return recordedOn }, Own: isOwn, Delivered: told})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,11 +39,11 @@ func ownReader(t testing.TB, format string, told func(ingest.Delivery)) ingest.R
 
 // heard is what a log tells, in order: "DOMAIN MX IP …" of sessions, and "STATUS RECIPIENT
 // TEXT" of deliveries of ours. It must be the same where another reader goes on at each line.
-func heard(t *testing.T, format string, lines []string) (all []string, stats ingest.Stats) {
+func heard(t *testing.T, format string, lines []string) (all []string, stats maillog.Stats) {
 	t.Helper()
 	var again []string
-	into := func(list *[]string) (func(reporting.Session), func(ingest.Delivery)) {
-		return func(s reporting.Session) { *list = append(*list, inShort(s)) }, func(d ingest.Delivery) {
+	into := func(list *[]string) (func(reporting.Session), func(maillog.Delivery)) {
+		return func(s reporting.Session) { *list = append(*list, inShort(s)) }, func(d maillog.Delivery) {
 			if d.MessageID != ownID || d.Time.IsZero() {
 				t.Errorf("%+v", d)
 			}
@@ -257,8 +258,8 @@ func TestSendmailOwn(t *testing.T) {
 
 // Text of a remote host is printable, and bounded.
 func TestOwnText(t *testing.T) {
-	var got ingest.Delivery
-	r := ownReader(t, "postfix", func(d ingest.Delivery) { got = d })
+	var got maillog.Delivery
+	r := ownReader(t, "postfix", func(d maillog.Delivery) { got = d })
 	for _, line := range mta37(pfReceived, pfTo+"dsn=4.0.0, status=deferred (host x said: 451 <script>\x1b[2J\u00e9"+strings.Repeat("x", 2000)+")") {
 		r.Line([]byte(line), nil)
 	}
@@ -323,7 +324,7 @@ func TestOwnBounds(t *testing.T) {
 	}
 	// What nothing was heard of for a week has ended without a word.
 	later := strings.Replace(mta37(strings.Replace(pfReceived, "CED959C04A2", id(10_000), 1))[0], "Nov 22", "Nov 30", 1)
-	r, err := ingest.New("postfix", ingest.Options{Location: time.UTC, Now: func() time.Time { return recordedOn.AddDate(0, 0, 9) }, Own: isOwn})
+	r, err := ingest.New("postfix", maillog.Options{Location: time.UTC, Now: func() time.Time { return recordedOn.AddDate(0, 0, 9) }, Own: isOwn})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +338,7 @@ func TestOwnBounds(t *testing.T) {
 
 // Without anybody who knows our messages, all are others'.
 func TestOwnNobody(t *testing.T) {
-	r, err := ingest.New("postfix", ingest.Options{Location: time.UTC, Now: func() time.Time { return recordedOn }})
+	r, err := ingest.New("postfix", maillog.Options{Location: time.UTC, Now: func() time.Time { return recordedOn }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -407,13 +408,13 @@ func TestOwnAfterCrash(t *testing.T) {
 		}
 	}
 	// run follows the log until done, or until it has crashed at what became of a report.
-	run := func(crash bool, done func() bool) (told []ingest.Status) {
+	run := func(crash bool, done func() bool) (told []maillog.Status) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		store.dead.Store(false)
 		recorder := &reporting.Recorder{Store: store}
 		f := &ingest.Follower{Path: path, Source: "postfix", Recorder: recorder, Store: store, Whole: true, Poll: time.Millisecond}
-		f.Reader = ownReader(t, "postfix", func(d ingest.Delivery) {
+		f.Reader = ownReader(t, "postfix", func(d maillog.Delivery) {
 			told = append(told, d.Status)
 			if crash {
 				store.dead.Store(true)
@@ -450,7 +451,7 @@ func TestOwnAfterCrash(t *testing.T) {
 		t.Fatalf("told %q", told)
 	}
 	t.Run("RPT-077 told again, and not counted", func(t *testing.T) {
-		if told := run(false, counted(2)); len(told) != 1 || told[0] != ingest.Deferred {
+		if told := run(false, counted(2)); len(told) != 1 || told[0] != maillog.Deferred {
 			t.Errorf("told %q", told)
 		}
 	})

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/foreign"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -17,17 +19,17 @@ import (
 // repeats what smtp says, and knows more only where a handshake or a certificate fails.
 type postfix struct {
 	relaxed [][]byte
-	clock   Clock
-	stats   Stats
+	clock   maillog.Clock
+	stats   maillog.Stats
 	open    openTable
 	proxy   proxyNotes
-	own     OwnMails
+	own     maillog.OwnMails
 	names   nameCache
 }
 
-func newPostfix(o Options) *postfix {
+func newPostfix(o maillog.Options) *postfix {
 	o = o.Filled()
-	p := &postfix{clock: Clock{Location: o.Location, Now: o.Now}, own: OwnMails{Is: o.Own, Told: o.Delivered}}
+	p := &postfix{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
 	for _, name := range o.Relaxed {
 		p.relaxed = append(p.relaxed, []byte(name))
 	}
@@ -38,14 +40,14 @@ func newPostfix(o Options) *postfix {
 
 func (p *postfix) Line(line []byte, emit func(reporting.Session)) {
 	p.stats.Lines++
-	if len(line) > MaxLine {
+	if len(line) > maillog.MaxLine {
 		p.stats.Oversize++
 		return
 	}
 	if !p.worthReading(line) {
 		return
 	}
-	e, ok := Head(bytes.TrimRight(line, "\r"))
+	e, ok := maillog.Head(bytes.TrimRight(line, "\r"))
 	if !ok || len(e.PID) == 0 {
 		return
 	}
@@ -93,13 +95,13 @@ func (p *postfix) worthReading(line []byte) bool {
 		rest = line[end+3:]
 	}
 	for range 2 {
-		_, after, ok := Word(rest)
+		_, after, ok := maillog.Word(rest)
 		if !ok {
 			return false
 		}
 		rest = after
 	}
-	tag, _, ok := Word(rest)
+	tag, _, ok := maillog.Word(rest)
 	return ok && tag[len(tag)-1] != ':'
 }
 
@@ -115,7 +117,7 @@ const (
 // anything: postfix/smtp, postfix-out/smtp, postfix/relay/smtp. Where the tag was cut
 // at its first slash, the text alone must tell: no other program of Postfix writes
 // the lines that count, lmtp(8) with TLS aside.
-func (p *postfix) program(e *Entry) program {
+func (p *postfix) program(e *maillog.Entry) program {
 	rest, part := e.Tag, []byte(nil)
 	for found := true; found; {
 		part, rest, found = bytes.Cut(rest, []byte("/"))
@@ -135,7 +137,7 @@ func (p *postfix) program(e *Entry) program {
 }
 
 // smtp reads a line of an SMTP client.
-func (p *postfix) smtp(e *Entry, emit func(reporting.Session)) {
+func (p *postfix) smtp(e *maillog.Entry, emit func(reporting.Session)) {
 	text := e.Text
 	if rest, trusted, ok := establishedTo(text); ok {
 		p.established(e, rest, trusted)
@@ -162,7 +164,7 @@ func (p *postfix) smtp(e *Entry, emit func(reporting.Session)) {
 }
 
 // established is a session; it is a success unless something follows.
-func (p *postfix) established(e *Entry, rest []byte, trusted bool) {
+func (p *postfix) established(e *maillog.Entry, rest []byte, trusted bool) {
 	relay, rest, ok := endpoint(rest)
 	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime || !bytes.HasPrefix(rest, []byte(": ")) {
@@ -181,7 +183,7 @@ func (p *postfix) established(e *Entry, rest []byte, trusted bool) {
 }
 
 // broken is a handshake that failed.
-func (p *postfix) broken(e *Entry, rest []byte) {
+func (p *postfix) broken(e *maillog.Entry, rest []byte) {
 	relay, rest, ok := endpoint(rest)
 	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime {
@@ -196,7 +198,7 @@ func (p *postfix) broken(e *Entry, rest []byte) {
 // verdict keeps why a certificate was refused until the session is logged, which is the
 // next thing that Postfix does; whether that matters, the level decides, and a later
 // line tells.
-func (p *postfix) verdict(e *Entry, relay []byte, v verdict) {
+func (p *postfix) verdict(e *maillog.Entry, relay []byte, v verdict) {
 	at, ok := p.clock.At(e.Stamp)
 	if !ok {
 		p.stats.Unparsed++
@@ -212,7 +214,7 @@ func (p *postfix) verdict(e *Entry, relay []byte, v verdict) {
 // resumed reads "H[IP]:25: re-using session with untrusted …" and "H[IP]:25: all TLSA
 // records unusable, …": the first says why without detail, since those were logged
 // when the session was new; with the second the mail goes all the same.
-func (p *postfix) resumed(e *Entry, text []byte) {
+func (p *postfix) resumed(e *maillog.Entry, text []byte) {
 	relay, rest, ok := endpoint(text)
 	if !ok {
 		return
@@ -230,7 +232,7 @@ const resumedReason = "not verified in an earlier session"
 
 // warning reads what Postfix decides before it connects, and what OpenSSL said of the
 // handshake before.
-func (p *postfix) warning(e *Entry, text []byte) {
+func (p *postfix) warning(e *maillog.Entry, text []byte) {
 	switch {
 	case bytes.HasPrefix(text, []byte("TLS policy lookup for ")):
 		p.lookup(e, text[len("TLS policy lookup for "):])
@@ -251,7 +253,7 @@ func (p *postfix) warning(e *Entry, text []byte) {
 }
 
 // lookup reads "D/H: reason": DANE forbids to connect to the host H.
-func (p *postfix) lookup(e *Entry, text []byte) {
+func (p *postfix) lookup(e *maillog.Entry, text []byte) {
 	dest, host, why, ok := policyLookup(text)
 	if !ok {
 		p.stats.Unparsed++
@@ -267,14 +269,14 @@ func (p *postfix) lookup(e *Entry, text []byte) {
 		return
 	}
 	try := &smtpTry{kind: tryForbidden, at: at}
-	try.host, _ = DomainName(string(host))
+	try.host, _ = foreign.DomainName(string(host))
 	try.domain = nextHop(dest)
 	try.fail(v)
 	p.add(p.open.get(e.Key), try)
 }
 
 // outside reads "X' does not match STS MX pattern for 'D'" (3.10.5 and later).
-func (p *postfix) outside(e *Entry, text []byte) {
+func (p *postfix) outside(e *maillog.Entry, text []byte) {
 	host, domain, ok := outsidePolicy(text)
 	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime {
@@ -282,16 +284,16 @@ func (p *postfix) outside(e *Entry, text []byte) {
 		return
 	}
 	try := &smtpTry{kind: tryForbidden, at: at}
-	try.host, _ = DomainName(string(host))
-	try.policyDomain, _ = DomainName(string(domain))
-	try.fail(verdict{result: tlsrpt.ValidationFailure, reason: OutsidePolicy, policy: tlsrpt.STS})
+	try.host, _ = foreign.DomainName(string(host))
+	try.policyDomain, _ = foreign.DomainName(string(domain))
+	try.fail(verdict{result: tlsrpt.ValidationFailure, reason: maillog.OutsidePolicy, policy: tlsrpt.STS})
 	p.add(p.open.get(e.Key), try)
 }
 
 // report keeps what Postfix 3.10 and later say of a session in the words of RFC 8460.
 // It goes with another line of the same host; where there is none, because
 // smtp_tls_loglevel is 0, it is the session.
-func (p *postfix) report(e *Entry, text []byte) {
+func (p *postfix) report(e *maillog.Entry, text []byte) {
 	r, ok := tlsReportLine(text)
 	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime {
@@ -307,7 +309,7 @@ func (p *postfix) report(e *Entry, text []byte) {
 }
 
 // tlsproxy keeps why a handshake failed, until smtp says for which delivery.
-func (p *postfix) tlsproxy(e *Entry) {
+func (p *postfix) tlsproxy(e *maillog.Entry) {
 	note := proxyNote{logHost: string(e.Host)}
 	text := bytes.TrimPrefix(e.Text, []byte("warning: "))
 	var relay []byte
@@ -336,7 +338,7 @@ func (p *postfix) Flush(emit func(reporting.Session)) {
 	p.own.Forget()
 }
 
-func (p *postfix) Stats() Stats {
+func (p *postfix) Stats() maillog.Stats {
 	s := p.stats
 	s.Open = p.open.waiting()
 	return s

@@ -10,6 +10,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -46,7 +47,7 @@ func to(address, relay, text string) string {
 }
 
 // reads checks the sessions of a log: "DOMAIN HOST[IP] RESULT REASON".
-func reads(t *testing.T, log []byte, want ...string) ingest.Stats {
+func reads(t *testing.T, log []byte, want ...string) maillog.Stats {
 	t.Helper()
 	sessions, stats := replayed(t, log)
 	var got []string
@@ -269,7 +270,7 @@ func TestPostfixPrograms(t *testing.T) {
 		t.Run("does not count "+tag, func(t *testing.T) { reads(t, as(tag)) })
 	}
 	t.Run("other transports can be relaxed", func(t *testing.T) {
-		r, err := ingest.New("postfix", ingest.Options{Relaxed: []string{"reports"}})
+		r, err := ingest.New("postfix", maillog.Options{Relaxed: []string{"reports"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,7 +289,7 @@ func TestPostfixPrograms(t *testing.T) {
 		}
 		reads(t, []byte(strings.Join(log, "\n")), "b.example mx.b.example[192.0.2.9]", "a.example mx.a.example[192.0.2.1]")
 	})
-	if _, err := ingest.New("qmail", ingest.Options{}); err == nil {
+	if _, err := ingest.New("qmail", maillog.Options{}); err == nil {
 		t.Error("the format qmail is known")
 	}
 }
@@ -495,7 +496,7 @@ func TestPostfixBounds(t *testing.T) {
 		t.Errorf("a state of %d bytes", n)
 	}
 	r = postfixReader(t)
-	r.Line(append(line(1, 1), make([]byte, ingest.MaxLine)...), nil)
+	r.Line(append(line(1, 1), make([]byte, maillog.MaxLine)...), nil)
 	if s := r.Stats(); s.Oversize != 1 || s.Open != 0 {
 		t.Errorf("a huge line: %+v", s)
 	}

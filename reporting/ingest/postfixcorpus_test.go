@@ -15,6 +15,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -99,9 +100,9 @@ func short(s reporting.Session) string {
 // recordedOn is when the logs were recorded.
 var recordedOn = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
-func postfixReader(t testing.TB) ingest.Reader {
+func postfixReader(t testing.TB) maillog.Reader {
 	t.Helper()
-	r, err := ingest.New("postfix", ingest.Options{Location: time.UTC, Now: func() time.Time { return recordedOn }, Own: isOwn})
+	r, err := ingest.New("postfix", maillog.Options{Location: time.UTC, Now: func() time.Time { return recordedOn }, Own: isOwn})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +113,7 @@ func postfixReader(t testing.TB) ingest.Reader {
 func isOwn(messageID []byte) bool { return tlsrpt.IsMessageID(messageID, "mta.example.org") }
 
 // replayed gives the sessions of a log of Postfix.
-func replayed(t testing.TB, log []byte) (sessions []reporting.Session, stats ingest.Stats) {
+func replayed(t testing.TB, log []byte) (sessions []reporting.Session, stats maillog.Stats) {
 	t.Helper()
 	r := postfixReader(t)
 	emit := func(s reporting.Session) { sessions = append(sessions, s) }
@@ -161,7 +162,7 @@ func TestPostfixCorpus(t *testing.T) {
 	})
 }
 
-func replayInto(t testing.TB, from io.Reader, r ingest.Reader, emit func(reporting.Session)) {
+func replayInto(t testing.TB, from io.Reader, r maillog.Reader, emit func(reporting.Session)) {
 	t.Helper()
 	if err := ingest.Replay(from, r, emit); err != nil {
 		t.Fatal(err)
@@ -170,7 +171,7 @@ func replayInto(t testing.TB, from io.Reader, r ingest.Reader, emit func(reporti
 }
 
 // replayLines is replayInto for a part of the input.
-func replayLines(t testing.TB, log []byte, r ingest.Reader, emit func(reporting.Session)) {
+func replayLines(t testing.TB, log []byte, r maillog.Reader, emit func(reporting.Session)) {
 	t.Helper()
 	if err := ingest.Replay(bytes.NewReader(log), r, emit); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -139,7 +140,7 @@ func addressEnd(b []byte) (address, rest []byte, ok bool) {
 }
 
 // queued reads a line with a queue id.
-func (p *postfix) queued(e *Entry, id, text []byte, emit func(reporting.Session)) {
+func (p *postfix) queued(e *maillog.Entry, id, text []byte, emit func(reporting.Session)) {
 	if bytes.HasPrefix(text, []byte("to=<")) {
 		p.recipient(e, id, text, emit)
 		return
@@ -171,7 +172,7 @@ func (p *postfix) queued(e *Entry, id, text []byte, emit func(reporting.Session)
 }
 
 // recipient reads the line that ends a delivery, or one of several.
-func (p *postfix) recipient(e *Entry, id, text []byte, emit func(reporting.Session)) {
+func (p *postfix) recipient(e *maillog.Entry, id, text []byte, emit func(reporting.Session)) {
 	process := p.open.find(e.Key)
 	r, ok := readRecipient(text)
 	at, okTime := p.clock.At(e.Stamp)
@@ -237,7 +238,7 @@ func (r *recipientLine) dane() bool {
 }
 
 // conclude adds what the line itself tells of its session.
-func (p *postfix) conclude(e *Entry, process *smtpProcess, r *recipientLine) {
+func (p *postfix) conclude(e *maillog.Entry, process *smtpProcess, r *recipientLine) {
 	at, _ := p.clock.At(e.Stamp)
 	if relay, plain := r.plaintext(); plain && !process.knows(relay) {
 		p.add(process, refusedTry(p.names.of(relay), "", at))
@@ -267,7 +268,7 @@ func (p *postfix) conclude(e *Entry, process *smtpProcess, r *recipientLine) {
 
 // unverified fails the session that was given up because of its certificate. relay is
 // nil where the line does not name the host.
-func (p *postfix) unverified(e *Entry, process *smtpProcess, relay []byte) {
+func (p *postfix) unverified(e *maillog.Entry, process *smtpProcess, relay []byte) {
 	try := process.lastUp(relay)
 	at, _ := p.clock.At(e.Stamp)
 	if try == nil {
@@ -304,7 +305,7 @@ func (p *postfix) unverified(e *Entry, process *smtpProcess, relay []byte) {
 // handshake is "Cannot start TLS", which may be our own fault: it counts only if
 // SSL_connect had failed before, in this process or in tlsproxy. The line about a host
 // that is not the last names none, so there tlsproxy cannot be asked.
-func (p *postfix) handshake(e *Entry, process *smtpProcess, relay []byte) {
+func (p *postfix) handshake(e *maillog.Entry, process *smtpProcess, relay []byte) {
 	at, _ := p.clock.At(e.Stamp)
 	if last := process.last(); last != nil && last.kind == tryBroken {
 		return

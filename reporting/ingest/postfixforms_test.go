@@ -16,6 +16,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 )
 
 // parts are those of a classic line.
@@ -171,7 +172,7 @@ func TestPostfixStamps(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r, err := ingest.New("postfix", ingest.Options{Location: berlin, Now: func() time.Time { return now }})
+			r, err := ingest.New("postfix", maillog.Options{Location: berlin, Now: func() time.Time { return now }})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -188,7 +189,7 @@ func TestPostfixStamps(t *testing.T) {
 		})
 	}
 	t.Run("the year rolls over inside a file", func(t *testing.T) {
-		r, _ := ingest.New("postfix", ingest.Options{Location: time.UTC, Now: func() time.Time { return time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC) }})
+		r, _ := ingest.New("postfix", maillog.Options{Location: time.UTC, Now: func() time.Time { return time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC) }})
 		var years []int
 		log := "Dec 31 23:59:59" + session + "Dec 31 23:59:59" + sent + "Jan  1 00:00:00" + session + "Jan  1 00:00:01" + sent
 		replayInto(t, strings.NewReader(log), r, func(s reporting.Session) { years = append(years, s.Time.Year()) })

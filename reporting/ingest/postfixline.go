@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 
+	"postseal/reporting/ingest/foreign"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -68,7 +70,7 @@ func endpoint(b []byte) (name, rest []byte, ok bool) {
 	for open < len(b) && endpointBytes[b[open]]&hostByte != 0 {
 		open++
 	}
-	if open == 0 || open > MaxName || open == len(b) || b[open] != '[' {
+	if open == 0 || open > foreign.MaxName || open == len(b) || b[open] != '[' {
 		return nil, nil, false
 	}
 	end := open + 1
@@ -76,7 +78,7 @@ func endpoint(b []byte) (name, rest []byte, ok bool) {
 		end++
 	}
 	// "[private/lmtp]" is none.
-	if end-open < 3 || end-open > MaxAddress || end == len(b) || b[end] != ']' {
+	if end-open < 3 || end-open > foreign.MaxAddress || end == len(b) || b[end] != ']' {
 		return nil, nil, false
 	}
 	name, rest = b[:end+1], b[end+1:]
@@ -145,8 +147,8 @@ func verdictOf(said []byte) verdict {
 	if n, text, ok := bytes.Cut(said, []byte(":")); ok && bytes.HasPrefix(n, []byte("num=")) {
 		said = text
 	}
-	text := Reason(string(said))
-	v := verdict{result: VerifyResult(text), reason: text}
+	text := foreign.Reason(string(said))
+	v := verdict{result: foreign.VerifyResult(text), reason: text}
 	if strings.Contains(text, "DANE TLSA") {
 		v.policy = tlsrpt.TLSA
 	}
@@ -158,10 +160,10 @@ func handshakeVerdict(rest []byte) verdict {
 	v := verdict{result: tlsrpt.ValidationFailure, reason: "tls-handshake-failure"}
 	said, ok := bytes.CutPrefix(rest, []byte(": "))
 	// "-1" and "0" are what SSL_connect(3) gave back.
-	if ok && len(said) > 0 && said[0] != '-' && !Digits(said) {
-		v.reason = "tls-handshake-failure: " + Reason(string(said))
+	if ok && len(said) > 0 && said[0] != '-' && !maillog.Digits(said) {
+		v.reason = "tls-handshake-failure: " + foreign.Reason(string(said))
 	}
-	v.reason = v.reason[:min(len(v.reason), MaxReason)]
+	v.reason = v.reason[:min(len(v.reason), foreign.MaxReason)]
 	return v
 }
 
@@ -171,7 +173,7 @@ func libraryReason(text []byte) string {
 	if len(parts) < 6 || string(parts[0]) != "error" || len(parts[4]) == 0 {
 		return ""
 	}
-	return Reason(string(parts[4]))
+	return foreign.Reason(string(parts[4]))
 }
 
 // policyLookup matches "D/H: reason". D may be "[host]:port"; only H comes from DNS,
@@ -191,7 +193,7 @@ func policyLookup(text []byte) (dest, host, why []byte, ok bool) {
 // lookupVerdict says what a refused TLS policy is called. ok is false for what is wrong
 // on our side.
 func lookupVerdict(why []byte) (v verdict, ok bool) {
-	v = verdict{reason: Reason(string(why)), policy: tlsrpt.TLSA}
+	v = verdict{reason: foreign.Reason(string(why)), policy: tlsrpt.TLSA}
 	switch {
 	case bytes.HasPrefix(why, []byte("no TLSA records found")),
 		bytes.HasPrefix(why, []byte("non DNSSEC destination")),
@@ -214,7 +216,7 @@ func nextHop(dest []byte) string {
 	} else {
 		dest, _, _ = bytes.Cut(dest, []byte(":"))
 	}
-	name, _ := DomainName(string(dest))
+	name, _ := foreign.DomainName(string(dest))
 	return name
 }
 
@@ -258,7 +260,7 @@ func notOffered(text []byte) (relay []byte, reason string, ok bool) {
 		return nil, "", false
 	}
 	reason = "STARTTLS refused"
-	if len(reply) >= 3 && Digits(reply[:3]) {
+	if len(reply) >= 3 && maillog.Digits(reply[:3]) {
 		reason += ": " + string(reply[:3]) // the rest is the remote host's own words
 	}
 	return relay, reason, true
@@ -305,7 +307,7 @@ func tlsReportLine(text []byte) (r tlsReport, ok bool) {
 	if domain, ok = bytes.CutPrefix(domain, []byte("domain=")); !ok {
 		return r, false
 	}
-	if r.domain, ok = DomainName(string(domain)); !ok {
+	if r.domain, ok = foreign.DomainName(string(domain)); !ok {
 		return r, false
 	}
 	if rest, ok = bytes.CutPrefix(rest, []byte("receiving_mx=")); !ok {
@@ -333,9 +335,9 @@ func reportVerdict(name, why string) verdict {
 	var v verdict
 	v.result, v.reason = tlsrpt.Canonical(name)
 	if why != "" {
-		v.reason = Reason(why)
+		v.reason = foreign.Reason(why)
 		if v.result == tlsrpt.ValidationFailure {
-			v.result = VerifyResult(why)
+			v.result = foreign.VerifyResult(why)
 		}
 	}
 	return v

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strings"
+
+	"postseal/reporting/ingest/foreign"
 )
 
 // nameCache keeps what was read of the last hosts and domains, each in the one
@@ -38,8 +40,8 @@ func (n *nameCache) of(relay []byte) mxHost {
 	if kept.relay != string(relay) {
 		*kept = mxHost{relay: string(relay)}
 		if host, ip, ok := strings.Cut(kept.relay, "["); ok {
-			kept.host, _ = DomainName(host)
-			kept.ip = Address(strings.TrimSuffix(ip, "]"))
+			kept.host, _ = foreign.DomainName(host)
+			kept.ip = foreign.Address(strings.TrimSuffix(ip, "]"))
 		}
 	}
 	return *kept
@@ -48,14 +50,14 @@ func (n *nameCache) of(relay []byte) mxHost {
 // domain is that of a recipient; "" if it has none to report to.
 func (n *nameCache) domain(address []byte) string {
 	i := bytes.LastIndexByte(address, '@')
-	if i < 0 || len(address)-i > 4*MaxName {
+	if i < 0 || len(address)-i > 4*foreign.MaxName {
 		return ""
 	}
 	logged := address[i+1:]
 	kept := &n.domains[place(logged)]
 	if kept.logged != string(logged) {
 		kept.logged = string(logged)
-		kept.name, _ = DomainName(kept.logged)
+		kept.name, _ = foreign.DomainName(kept.logged)
 	}
 	return kept.name
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"postseal/reporting/ingest/foreign"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -78,7 +79,7 @@ func (t *smtpTry) fail(v verdict) {
 // library adds what OpenSSL said, if nothing was said yet.
 func (t *smtpTry) library(text []byte) {
 	if why := libraryReason(text); why != "" && t.reason == "tls-handshake-failure" {
-		t.reason = (t.reason + ": " + why)[:min(len(t.reason)+2+len(why), MaxReason)]
+		t.reason = (t.reason + ": " + why)[:min(len(t.reason)+2+len(why), foreign.MaxReason)]
 	}
 }
 

@@ -3,6 +3,8 @@ package ingest
 import (
 	"bytes"
 	"time"
+
+	"postseal/reporting/ingest/maillog"
 )
 
 // ownLine reads what Postfix says of a message that may be ours:
@@ -14,7 +16,7 @@ import (
 //
 // A message that a filter hands back, or that is queued again, has a new queue id, and
 // the same Message-ID.
-func (p *postfix) ownLine(e *Entry, id, text []byte) {
+func (p *postfix) ownLine(e *maillog.Entry, id, text []byte) {
 	m := p.own.Find(e.Host, id)
 	messageID, received := bytes.CutPrefix(text, []byte("message-id="))
 	if m == nil && (!received || p.own.Is == nil) {
@@ -36,16 +38,16 @@ func (p *postfix) ownLine(e *Entry, id, text []byte) {
 		}
 		p.tell(m, &r, at)
 	case bytes.HasPrefix(text, []byte("from=<")) && bytes.HasSuffix(text, []byte("expired, returned to sender")):
-		p.own.Tell(m, Bounced, nil, []byte("expired"), at) // 3.5 has force-expired as well
+		p.own.Tell(m, maillog.Bounced, nil, []byte("expired"), at) // 3.5 has force-expired as well
 	case string(text) == "removed", string(text) == "requeued":
 		p.own.Remove(m)
 	}
 }
 
-func (p *postfix) tell(m *Slot[OwnMail], r *recipientLine, at time.Time) {
-	status := Status(r.status)
+func (p *postfix) tell(m *maillog.Slot[maillog.OwnMail], r *recipientLine, at time.Time) {
+	status := maillog.Status(r.status)
 	switch status {
-	case Sent, Deferred, Bounced:
+	case maillog.Sent, maillog.Deferred, maillog.Bounced:
 	default:
 		return // of a probe: verify(8)
 	}

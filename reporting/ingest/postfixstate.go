@@ -3,6 +3,7 @@ package ingest
 import (
 	"slices"
 
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -14,7 +15,7 @@ const (
 )
 
 func (p *postfix) AppendState(dst []byte) []byte {
-	w := NewStateWriter(dst, postfixStateVersion)
+	w := maillog.NewStateWriter(dst, postfixStateVersion)
 	w.Uint(uint64(len(p.open.byKey)))
 	for s := p.open.ends.newer; s != &p.open.ends; s = s.newer {
 		s.append(&w)
@@ -28,7 +29,7 @@ func (p *postfix) AppendState(dst []byte) []byte {
 }
 
 func (p *postfix) RestoreState(state []byte) error {
-	r, err := NewStateReader(state, postfixStateVersion, postfixStateBefore)
+	r, err := maillog.NewStateReader(state, postfixStateVersion, postfixStateBefore)
 	if err != nil {
 		return err
 	}
@@ -41,7 +42,7 @@ func (p *postfix) RestoreState(state []byte) error {
 	for range r.Count(maxNotes) {
 		notes = append(notes, readNote(r))
 	}
-	own := ReadOwnMails(r)
+	own := maillog.ReadOwnMails(r)
 	if err := r.End(); err != nil {
 		return err
 	}
@@ -63,14 +64,14 @@ func (o *openTable) take(other *openTable) {
 	}
 }
 
-func (v *verdict) append(w *StateWriter) {
+func (v *verdict) append(w *maillog.StateWriter) {
 	w.Text(string(v.result))
 	w.Text(v.reason)
 	w.Text(string(v.policy))
 	w.Bits(v.certain)
 }
 
-func (n *proxyNote) append(w *StateWriter) {
+func (n *proxyNote) append(w *maillog.StateWriter) {
 	w.Text(n.logHost)
 	w.Text(n.relay)
 	w.Time(n.at)
@@ -78,7 +79,7 @@ func (n *proxyNote) append(w *StateWriter) {
 	n.verdict.append(w)
 }
 
-func (t *smtpTry) append(w *StateWriter) {
+func (t *smtpTry) append(w *maillog.StateWriter) {
 	w.Byte(byte(t.kind))
 	w.Bits(t.reported, t.trusted)
 	w.Time(t.at)
@@ -89,7 +90,7 @@ func (t *smtpTry) append(w *StateWriter) {
 	t.verdict.append(w)
 }
 
-func (s *smtpProcess) append(w *StateWriter) {
+func (s *smtpProcess) append(w *maillog.StateWriter) {
 	w.Text(s.key)
 	w.Text(string(s.queueID.text[:s.queueID.n]))
 	w.Uint(uint64(s.first))
@@ -114,18 +115,18 @@ func (s *smtpProcess) append(w *StateWriter) {
 	}
 }
 
-func readVerdict(r *StateReader) verdict {
+func readVerdict(r *maillog.StateReader) verdict {
 	return verdict{
 		result: tlsrpt.ResultType(r.Text()), reason: r.Text(),
 		policy: tlsrpt.PolicyType(r.Text()), certain: r.Flag(),
 	}
 }
 
-func readNote(r *StateReader) proxyNote {
+func readNote(r *maillog.StateReader) proxyNote {
 	return proxyNote{logHost: r.Text(), relay: r.Text(), at: r.Time(), broken: r.Flag(), verdict: readVerdict(r)}
 }
 
-func readTry(r *StateReader) smtpTry {
+func readTry(r *maillog.StateReader) smtpTry {
 	t := smtpTry{kind: tryKind(r.Byte())}
 	r.Bits(&t.reported, &t.trusted)
 	t.at = r.Time()
@@ -137,7 +138,7 @@ func readTry(r *StateReader) smtpTry {
 	return t
 }
 
-func readProcess(r *StateReader, open *openTable) {
+func readProcess(r *maillog.StateReader, open *openTable) {
 	key := r.Text()
 	if open.byKey[key] != nil {
 		r.Refuse()

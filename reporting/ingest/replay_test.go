@@ -11,11 +11,12 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 )
 
 // lineReader remembers the lengths of its lines, and their text if they are short.
 type lineReader struct {
-	ingest.Reader
+	maillog.Reader
 	lines []string
 	sizes []int
 }
@@ -26,8 +27,8 @@ func (r *lineReader) Line(line []byte, _ func(reporting.Session)) {
 }
 
 func TestReplay(t *testing.T) {
-	long := strings.Repeat("x", ingest.MaxLine)
-	huge := strings.Repeat("y", 5*ingest.MaxLine)
+	long := strings.Repeat("x", maillog.MaxLine)
+	huge := strings.Repeat("y", 5*maillog.MaxLine)
 	for _, test := range []struct {
 		name, log string
 		want      []string
@@ -58,7 +59,7 @@ func TestReplay(t *testing.T) {
 				}
 				tooLong := 0
 				for _, n := range r.sizes {
-					if n > ingest.MaxLine {
+					if n > maillog.MaxLine {
 						tooLong++
 					}
 				}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/foreign"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -51,11 +53,11 @@ type sendmailVerdict struct {
 // is not said at all: neither is a session.
 type sendmail struct {
 	skip   []string
-	clock  Clock
-	stats  Stats
-	open   Table[sendmailProcess]
-	recent Table[sendmailRecent]
-	own    OwnMails
+	clock  maillog.Clock
+	stats  maillog.Stats
+	open   maillog.Table[sendmailProcess]
+	recent maillog.Table[sendmailRecent]
+	own    maillog.OwnMails
 }
 
 // sendmailProcess is what a process has logged of the delivery in hand.
@@ -94,9 +96,9 @@ type sendmailCounted struct {
 	at     time.Time
 }
 
-func newSendmail(o Options) *sendmail {
+func newSendmail(o maillog.Options) *sendmail {
 	o = o.Filled()
-	s := &sendmail{clock: Clock{Location: o.Location, Now: o.Now}, own: OwnMails{Is: o.Own, Told: o.Delivered}}
+	s := &sendmail{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
 	// submission to the own server, smart hosts, which are not the recipient's, and
 	// what is not SMTP; LMTP has the name of what it is for
 	s.skip = append(append(s.skip, o.Relaxed...), "relay", "local", "lmtp", "prog", "*file*", "*include*", "procmail", "cyrus", "cyrusv2", "uucp", "usenet", "fax", "discard", "error")
@@ -112,14 +114,14 @@ func (s *sendmail) init() {
 
 func (s *sendmail) Line(line []byte, emit func(reporting.Session)) {
 	s.stats.Lines++
-	if len(line) > MaxLine {
+	if len(line) > maillog.MaxLine {
 		s.stats.Oversize++
 		return
 	}
 	if !sendmailMatters(line) && !s.aboutOwn(line) {
 		return
 	}
-	e, ok := Head(bytes.TrimRight(line, "\r"))
+	e, ok := maillog.Head(bytes.TrimRight(line, "\r"))
 	if !ok || len(e.PID) == 0 {
 		return
 	}
@@ -150,7 +152,7 @@ func sendmailMatters(line []byte) bool {
 
 // connected reads "tls_clt_features=…, relay=mx [192.0.2.1]" (LogLevel 12): a
 // connection was made.
-func (s *sendmail) connected(e *Entry, text []byte) {
+func (s *sendmail) connected(e *maillog.Entry, text []byte) {
 	at := bytes.LastIndex(text, []byte("relay="))
 	now, ok := s.clock.At(e.Stamp)
 	if at < 0 || !ok {
@@ -168,7 +170,7 @@ func (s *sendmail) connected(e *Entry, text []byte) {
 }
 
 // starttls reads a line about a handshake.
-func (s *sendmail) starttls(e *Entry, text []byte) {
+func (s *sendmail) starttls(e *maillog.Entry, text []byte) {
 	line, ok := readSendmailTLS(text)
 	if !ok {
 		if bytes.HasPrefix(text, []byte("relay=")) {
@@ -232,7 +234,7 @@ func (s *sendmail) warned(p *sendmailProcess, line *sendmailTLS, at time.Time) {
 }
 
 // ruleset reads why a session was not good enough.
-func (s *sendmail) ruleset(e *Entry, text []byte) {
+func (s *sendmail) ruleset(e *maillog.Entry, text []byte) {
 	if !bytes.HasPrefix(text, []byte("ruleset=tls_server,")) && !bytes.HasPrefix(text, []byte("ruleset=tls_rcpt,")) {
 		return
 	}
@@ -254,7 +256,7 @@ func (s *sendmail) ruleset(e *Entry, text []byte) {
 	s.settle(slot)
 }
 
-func (s *sendmail) reject(e *Entry, p *sendmailProcess, r *sendmailReject, v sendmailVerdict, at time.Time) {
+func (s *sendmail) reject(e *maillog.Entry, p *sendmailProcess, r *sendmailReject, v sendmailVerdict, at time.Time) {
 	if t := p.try(r.host); t != nil {
 		t.host.name = r.host
 		if t.policy == "" {
@@ -269,7 +271,7 @@ func (s *sendmail) reject(e *Entry, p *sendmailProcess, r *sendmailReject, v sen
 	if r.ruleset == "tls_rcpt" && s.justCounted(e.Key, r.host, "", at) {
 		return
 	}
-	if v.result == tlsrpt.ValidationFailure && v.reason != OutsidePolicy {
+	if v.result == tlsrpt.ValidationFailure && v.reason != maillog.OutsidePolicy {
 		v.result = tlsrpt.StartTLSNotSupported
 	}
 	s.add(p, sendmailTry{at: at, host: sendmailHost{name: r.host}, sendmailVerdict: v})
@@ -278,14 +280,14 @@ func (s *sendmail) reject(e *Entry, p *sendmailProcess, r *sendmailReject, v sen
 // fail applies what a ruleset says; what the certificate lacks is known better from
 // LogLevel 12 on.
 func (t *sendmailTry) fail(v sendmailVerdict) {
-	if v.result == tlsrpt.ValidationFailure && t.detail != "" && v.reason != OutsidePolicy {
-		v.result, v.reason = VerifyResult(t.detail), t.detail
+	if v.result == tlsrpt.ValidationFailure && t.detail != "" && v.reason != maillog.OutsidePolicy {
+		v.result, v.reason = foreign.VerifyResult(t.detail), t.detail
 	}
 	t.result, t.reason = v.result, v.reason
 }
 
 // delivery reads the line that gives a domain to what the process has tried.
-func (s *sendmail) delivery(e *Entry, id, text []byte, emit func(reporting.Session)) {
+func (s *sendmail) delivery(e *maillog.Entry, id, text []byte, emit func(reporting.Session)) {
 	to, ok := readSendmailTo(text)
 	at, okTime := s.clock.At(e.Stamp)
 	if !ok || !okTime {
@@ -340,7 +342,7 @@ func filterAddress(ip netip.Addr) bool {
 }
 
 // conclude adds what the line itself tells of the sessions.
-func (s *sendmail) conclude(e *Entry, p *sendmailProcess, to *sendmailTo, at time.Time) {
+func (s *sendmail) conclude(e *maillog.Entry, p *sendmailProcess, to *sendmailTo, at time.Time) {
 	if to.host != "" && to.ip.IsValid() {
 		p.know(sendmailHost{to.host, to.ip})
 	}
@@ -369,7 +371,7 @@ func (s *sendmail) conclude(e *Entry, p *sendmailProcess, to *sendmailTo, at tim
 			continue
 		}
 		if t.result == tlsrpt.StartTLSNotSupported && t.reason != "" && to.reply != "" {
-			t.reason = Reason(to.reply)
+			t.reason = foreign.Reason(to.reply)
 		}
 		if to.sts && t.policy == "" {
 			t.policy = tlsrpt.STS
@@ -400,7 +402,7 @@ func (s *sendmail) add(p *sendmailProcess, t sendmailTry) {
 	p.tries = append(p.tries, t)
 }
 
-func (s *sendmail) settle(slot *Slot[sendmailProcess]) {
+func (s *sendmail) settle(slot *maillog.Slot[sendmailProcess]) {
 	s.open.Settle(slot, func(p *sendmailProcess) { s.stats.Dropped += uint64(len(p.tries)) })
 }
 
@@ -423,7 +425,7 @@ func (s *sendmail) Flush(func(reporting.Session)) {
 	s.init()
 }
 
-func (s *sendmail) Stats() Stats {
+func (s *sendmail) Stats() maillog.Stats {
 	st := s.stats
 	for p := range s.open.All {
 		if len(p.Value.tries) > 0 {

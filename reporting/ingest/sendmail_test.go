@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"postseal/reporting"
-	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 )
 
 func TestSendmailCorpus(t *testing.T) {
@@ -232,7 +232,7 @@ func TestSendmailBounds(t *testing.T) {
 	if st := r.Stats(); emitted != 0 || st.Open != 0 {
 		t.Errorf("emitted %d, counted %+v", emitted, st)
 	}
-	r.Line(bytes.Repeat([]byte("x"), ingest.MaxLine+1), discard)
+	r.Line(bytes.Repeat([]byte("x"), maillog.MaxLine+1), discard)
 	if st := r.Stats(); st.Oversize != 1 {
 		t.Errorf("counted %+v", st)
 	}

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 
+	"postseal/reporting/ingest/foreign"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -13,7 +15,7 @@ import (
 // sendmailID takes "6AM3CIox025729: " off, or "NOQUEUE: ", if it is there.
 func sendmailID(text []byte) (id, rest []byte) {
 	i := bytes.IndexByte(text[:min(len(text), 24)], ':')
-	if i < len("NOQUEUE") || i+1 >= len(text) || text[i+1] != ' ' || !Base62(text[:i]) {
+	if i < len("NOQUEUE") || i+1 >= len(text) || text[i+1] != ' ' || !maillog.Base62(text[:i]) {
 		return nil, text
 	}
 	return text[:i], text[i+2:]
@@ -30,10 +32,10 @@ func sendmailField(b []byte) (name, value, rest []byte, ok bool) {
 // "[192.0.2.1] [192.0.2.1]". The final dot is there in some lines.
 func sendmailRelay(b []byte) (host string, ip netip.Addr) {
 	name, bracket, found := bytes.Cut(b, []byte(" ["))
-	host, _ = DomainName(string(name))
+	host, _ = foreign.DomainName(string(name))
 	if found {
 		bracket, _, _ = bytes.Cut(bracket, []byte("]"))
-		ip = Address(strings.TrimPrefix(string(bracket), "IPv6:"))
+		ip = foreign.Address(strings.TrimPrefix(string(bracket), "IPv6:"))
 	}
 	return host, ip
 }
@@ -62,7 +64,7 @@ func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
 		if at < 0 {
 			return t, false
 		}
-		t.kind, t.reason = 'c', Reason(string(b[at+len(", verifymsg="):]))
+		t.kind, t.reason = 'c', foreign.Reason(string(b[at+len(", verifymsg="):]))
 		return t, true
 	case bytes.HasPrefix(b, []byte("error: connect failed=")):
 		return sendmailBroken(b), true
@@ -75,7 +77,7 @@ func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
 	relay, rest, _ := bytes.Cut(b[len("relay="):], []byte(", "))
 	t.host, _ = sendmailRelay(relay)
 	if warning, found := bytes.CutPrefix(rest, []byte("warning=DANE configured in DNS but ")); found {
-		t.kind, t.reason = 'w', Reason(string(warning))
+		t.kind, t.reason = 'w', foreign.Reason(string(warning))
 		return t, true
 	}
 	version := false
@@ -88,7 +90,7 @@ func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
 		case "verify":
 			t.verify = string(value[:min(len(value), 20)])
 		case "status":
-			t.status = Reason(string(value))
+			t.status = foreign.Reason(string(value))
 		}
 	}
 	t.kind = 'e'
@@ -111,7 +113,7 @@ func sendmailBroken(b []byte) (t sendmailTLS) {
 				t.host, _ = sendmailRelay(relay)
 			}
 		}
-		t.reason = Reason(string(why))
+		t.reason = foreign.Reason(string(why))
 	}
 	return t
 }
@@ -145,7 +147,7 @@ func readSendmailReject(b []byte) (r sendmailReject, ok bool) {
 	r.ruleset = string(ruleset)
 	r.arg = string(arg[:min(len(arg), 20)])
 	r.host, _ = sendmailRelay(relay)
-	r.text = Printable(string(text), 2*MaxReason)
+	r.text = foreign.Printable(string(text), 2*foreign.MaxReason)
 	return r, true
 }
 
@@ -174,7 +176,7 @@ func (r *sendmailReject) outcome() (v sendmailVerdict, ok bool) {
 	} else if len(text) > 10 && text[3] == ' ' && text[9] == ' ' {
 		text = text[10:]
 	}
-	v.reason = Reason(text)
+	v.reason = foreign.Reason(text)
 	switch {
 	case strings.HasPrefix(text, "STS lookup temp fail"), strings.Contains(text, "temporarily not possible"):
 		return v, false
@@ -187,7 +189,7 @@ func (r *sendmailReject) outcome() (v sendmailVerdict, ok bool) {
 	case strings.Contains(text, " not listed in SANs"):
 		v.result, v.reason, v.policy = tlsrpt.CertificateHostMismatch, "", tlsrpt.STS
 	case strings.Contains(text, " not found in "):
-		v.result, v.reason, v.policy = tlsrpt.ValidationFailure, OutsidePolicy, tlsrpt.STS
+		v.result, v.reason, v.policy = tlsrpt.ValidationFailure, maillog.OutsidePolicy, tlsrpt.STS
 	case strings.Contains(text, "does not support STARTTLS"), strings.Contains(text, "missing STARTTLS"), r.arg == "NONE":
 		v.result, v.reason = tlsrpt.StartTLSNotSupported, ""
 	case strings.HasPrefix(text, "DANE check failed temporarily"), r.arg == "TEMP":
@@ -227,20 +229,20 @@ func readSendmailTo(b []byte) (t sendmailTo, ok bool) {
 	}
 	t.list, b = b[:len(b)-len(rest)-len(", ")], rest
 	if at := bytes.LastIndexByte(first, '@'); at >= 0 {
-		t.domain, _ = DomainName(string(first[at+1:]))
+		t.domain, _ = foreign.DomainName(string(first[at+1:]))
 	}
 	for len(b) > 0 {
 		if stat, found := bytes.CutPrefix(b, []byte("stat=")); found {
-			t.stat = Printable(string(stat), 2*MaxReason)
+			t.stat = foreign.Printable(string(stat), 2*foreign.MaxReason)
 			return t, true
 		}
 		if reply, found := bytes.CutPrefix(b, []byte("reply=")); found {
 			// What a remote host said may go on until the last "stat=".
 			if at := bytes.LastIndex(reply, []byte(", stat=")); at >= 0 {
-				t.stat = Printable(string(reply[at+len(", stat="):]), 2*MaxReason)
+				t.stat = foreign.Printable(string(reply[at+len(", stat="):]), 2*foreign.MaxReason)
 				reply = reply[:at]
 			}
-			t.reply = Printable(string(reply), 2*MaxReason)
+			t.reply = foreign.Printable(string(reply), 2*foreign.MaxReason)
 			return t, true
 		}
 		var name, value []byte

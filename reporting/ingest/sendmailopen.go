@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -105,7 +106,7 @@ const (
 )
 
 func (s *sendmail) AppendState(dst []byte) []byte {
-	w := NewStateWriter(dst, sendmailStateVersion)
+	w := maillog.NewStateWriter(dst, sendmailStateVersion)
 	w.Uint(uint64(s.open.Len()))
 	for p := range s.open.All {
 		w.Text(p.Key)
@@ -128,14 +129,14 @@ func (s *sendmail) AppendState(dst []byte) []byte {
 }
 
 func (s *sendmail) RestoreState(state []byte) error {
-	r, err := NewStateReader(state, sendmailStateVersion, sendmailStateBefore)
+	r, err := maillog.NewStateReader(state, sendmailStateVersion, sendmailStateBefore)
 	if err != nil {
 		return err
 	}
 	var fresh sendmail
 	fresh.init()
 	for range r.Count(sendmailMaxProcesses) {
-		p := &Slot[sendmailProcess]{Key: r.Text(), At: r.Time(), Value: readSendmailProcess(r)}
+		p := &maillog.Slot[sendmailProcess]{Key: r.Text(), At: r.Time(), Value: readSendmailProcess(r)}
 		if fresh.open.Has(p.Key) {
 			r.Refuse()
 			break
@@ -143,7 +144,7 @@ func (s *sendmail) RestoreState(state []byte) error {
 		fresh.open.Put(p)
 	}
 	for range r.Count(sendmailMaxProcesses) {
-		c := &Slot[sendmailRecent]{Key: r.Text(), At: r.Time()}
+		c := &maillog.Slot[sendmailRecent]{Key: r.Text(), At: r.Time()}
 		for range r.Count(sendmailMaxTries) {
 			c.Value.hosts = append(c.Value.hosts, sendmailCounted{host: r.Text(), result: tlsrpt.ResultType(r.Text()), at: r.Time()})
 		}
@@ -153,7 +154,7 @@ func (s *sendmail) RestoreState(state []byte) error {
 		}
 		fresh.recent.Put(c)
 	}
-	own := ReadOwnMails(r)
+	own := maillog.ReadOwnMails(r)
 	if err := r.End(); err != nil {
 		return err
 	}
@@ -164,14 +165,14 @@ func (s *sendmail) RestoreState(state []byte) error {
 	return nil
 }
 
-func (h sendmailHost) append(w *StateWriter) {
+func (h sendmailHost) append(w *maillog.StateWriter) {
 	w.Text(h.name)
 	w.Addr(h.ip)
 }
 
-func readSendmailHost(r *StateReader) sendmailHost { return sendmailHost{r.Text(), r.Addr()} }
+func readSendmailHost(r *maillog.StateReader) sendmailHost { return sendmailHost{r.Text(), r.Addr()} }
 
-func (p *sendmailProcess) append(w *StateWriter) {
+func (p *sendmailProcess) append(w *maillog.StateWriter) {
 	p.current.append(w)
 	w.Bits(p.local)
 	w.Uint(uint64(len(p.hosts)))
@@ -191,7 +192,7 @@ func (p *sendmailProcess) append(w *StateWriter) {
 	}
 }
 
-func readSendmailProcess(r *StateReader) (p sendmailProcess) {
+func readSendmailProcess(r *maillog.StateReader) (p sendmailProcess) {
 	p.current = readSendmailHost(r)
 	r.Bits(&p.local)
 	for range r.Count(sendmailMaxTries) {

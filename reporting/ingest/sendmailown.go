@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"postseal/reporting/ingest/maillog"
 )
 
 // aboutOwn passes further lines that are read because of messages of ours.
@@ -20,7 +22,7 @@ func (s *sendmail) aboutOwn(line []byte) bool {
 //
 // of which the second has "DSN" or "return to sender" as well: nothing is tried any more.
 // What sendmail(1) hands to the server comes in twice, and has two queue ids.
-func (s *sendmail) ownLine(e *Entry, id, text []byte) {
+func (s *sendmail) ownLine(e *maillog.Entry, id, text []byte) {
 	at, ok := s.clock.At(e.Stamp)
 	if !ok || len(id) == 0 {
 		return
@@ -33,7 +35,7 @@ func (s *sendmail) ownLine(e *Entry, id, text []byte) {
 	m := s.own.Find(e.Host, id)
 	notice, text := sendmailID(text)
 	if _, why, _ := bytes.Cut(text, []byte(": ")); m != nil && notice != nil && bytes.HasPrefix(why, []byte("Cannot send message ")) {
-		s.own.Tell(m, Bounced, nil, why, at)
+		s.own.Tell(m, maillog.Bounced, nil, why, at)
 		s.own.Remove(m)
 	}
 }
@@ -50,7 +52,7 @@ func sendmailMessageID(b []byte) (id []byte, recipients int) {
 
 // tell reports whether a delivery is that of a message of ours, and says what became of it. The
 // message has no end in the log but that of its last recipient.
-func (s *sendmail) tell(e *Entry, id []byte, to *sendmailTo, at time.Time) bool {
+func (s *sendmail) tell(e *maillog.Entry, id []byte, to *sendmailTo, at time.Time) bool {
 	m := s.own.Find(e.Host, id)
 	if m == nil {
 		return false
@@ -67,25 +69,25 @@ func (s *sendmail) tell(e *Entry, id []byte, to *sendmailTo, at time.Time) bool 
 		var address []byte
 		address, list = sendmailAddress(list)
 		s.own.Tell(m, status, address, []byte(text), at)
-		if status != Deferred {
+		if status != maillog.Deferred {
 			m.Value.Left--
 		}
 	}
-	if status != Deferred && m.Value.Left <= 0 {
+	if status != maillog.Deferred && m.Value.Left <= 0 {
 		s.own.Remove(m)
 	}
 	return true
 }
 
 // status reads "stat=", which any text may follow that is not of these, and "dsn=".
-func (to *sendmailTo) status() (status Status, ok bool) {
+func (to *sendmailTo) status() (status maillog.Status, ok bool) {
 	switch {
 	case strings.HasPrefix(to.stat, "Sent"):
-		return Sent, true
+		return maillog.Sent, true
 	case strings.HasPrefix(to.stat, "Deferred"), strings.HasPrefix(to.dsn, "4."):
-		return Deferred, true
+		return maillog.Deferred, true
 	case strings.HasPrefix(to.dsn, "5."):
-		return Bounced, true
+		return maillog.Bounced, true
 	}
 	return "", false // "queued"
 }

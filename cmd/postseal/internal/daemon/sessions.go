@@ -22,6 +22,7 @@ import (
 	"postseal/reporting"
 	"postseal/reporting/daily"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/store"
 	"postseal/reporting/tlsrpt"
 )
@@ -52,7 +53,7 @@ type recording struct {
 	// Our reports are known by their Message-ID; delivered hears what a log says became of
 	// one. Both are nil while none are sent.
 	own       func(messageID []byte) bool
-	delivered func(ingest.Delivery)
+	delivered func(maillog.Delivery)
 
 	// Of a domain in mode testing a datagram says that it has no policy, and of a
 	// success not even the MX host; a log that is followed for what is missing does.
@@ -69,7 +70,7 @@ type mailLog struct {
 type follower interface {
 	Run(context.Context) error
 	CaughtUp() time.Time
-	Stats() ingest.Stats
+	Stats() maillog.Stats
 }
 
 // openRecording opens the database of sessions and makes the parts that fill it, if
@@ -132,7 +133,7 @@ func (d *daemon) follower(r *recording, l config.MailLog) (follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := ingest.New(l.Format, ingest.Options{Location: location, Own: r.own, Delivered: r.delivered})
+	reader, err := ingest.New(l.Format, maillog.Options{Location: location, Own: r.own, Delivered: r.delivered})
 	if err != nil {
 		return nil, err
 	}

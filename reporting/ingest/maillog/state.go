@@ -1,4 +1,4 @@
-package ingest
+package maillog
 
 import (
 	"encoding/binary"

@@ -1,8 +1,10 @@
-package ingest
+package maillog
 
 import (
 	"bytes"
 	"time"
+
+	"postseal/reporting/ingest/foreign"
 )
 
 const (
@@ -137,8 +139,8 @@ func (o *OwnMails) Tell(m *Slot[OwnMail], status Status, recipient, text []byte,
 	}
 	o.Told(Delivery{
 		Time: at.UTC(), MessageID: m.Value.id, Status: status,
-		Recipient: Printable(string(recipient), maxRecipient),
-		Text:      Printable(string(text), maxDeliveryText),
+		Recipient: foreign.Printable(string(recipient), maxRecipient),
+		Text:      foreign.Printable(string(text), maxDeliveryText),
 	})
 }
 

@@ -1,4 +1,13 @@
-package ingest
+// Package foreign cleans what strangers wrote: names and addresses that come from DNS,
+// replies of remote hosts, and what a TLS library says about their certificates.
+//
+// Half of a log line, or of a datagram, is theirs, and some of it ends up in a report that
+// is sent to others still (RFC 8460 §4.4). What leaves here is short, printable ASCII, so
+// that nobody can fill a report, or slip markup or controls into a log; a failure's reason
+// holds no mail address. A domain has one form only (A-labels, RFC 5890 §2.3.2.1, in lower
+// case, without a final dot), since sessions are counted by it, and what is none is
+// refused. The words for a bad certificate become the result types of RFC 8460 §4.3.
+package foreign
 
 import (
 	"net/netip"
