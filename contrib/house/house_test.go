@@ -63,6 +63,8 @@ var arrows = map[string][]string{
 	"policy/smtpclient/mxtest":  {"policy/dane", "policy/dnssec", "policy/smtpclient"},
 	"socketmap/pipetest":        {},
 	"reporting/store/storetest": {"reporting/store", "cache/boltdb"},
+
+	"reporting/ingest/maillog/maillogtest": {"reporting", "reporting/ingest/maillog", "reporting/tlsrpt"},
 }
 
 // anywhere lists the folders that may import everything: what main and its

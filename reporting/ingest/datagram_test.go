@@ -8,14 +8,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog/maillogtest"
 	"postseal/reporting/tlsrpt"
 )
-
-var compareAddr = cmpopts.EquateComparable(netip.Addr{})
 
 // one parses a datagram that holds exactly one session.
 func one(t *testing.T, datagram string) reporting.Session {
@@ -43,7 +41,7 @@ func TestDatagramOfPostfix(t *testing.T) {
 		Result:    tlsrpt.CertificateNotTrusted,
 		Reason:    "self-signed_certificate",
 	}
-	if diff := cmp.Diff(want, got, compareAddr); diff != "" {
+	if diff := cmp.Diff(want, got, maillogtest.CompareAddr); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -52,7 +50,7 @@ func TestDatagramForms(t *testing.T) {
 	t.Run("without dpv, as Debian 13 sends it; policy-domain left out", func(t *testing.T) {
 		got := one(t, `{"d":"good.example.","policies":[{"policy-type":9,"t":0,"f":0}]}`)
 		want := reporting.Session{Domain: "good.example", Policy: reporting.Policy{Type: tlsrpt.NoPolicy, Domain: "good.example"}}
-		if diff := cmp.Diff(want, got, compareAddr); diff != "" {
+		if diff := cmp.Diff(want, got, maillogtest.CompareAddr); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -265,27 +263,10 @@ func FuzzDatagram(f *testing.F) {
 			t.Error("neither session nor error")
 		}
 		for _, s := range sessions {
-			checkSession(t, s)
-			if !occurs(s.Domain, string(datagram)) && !bytes.Contains(datagram, []byte(`\`)) {
+			maillogtest.CheckSession(t, s)
+			if !maillogtest.Occurs(s.Domain, string(datagram)) && !bytes.Contains(datagram, []byte(`\`)) {
 				t.Errorf("domain %q is not in the input", s.Domain)
 			}
 		}
 	})
-}
-
-// checkSession holds what is kept of foreign bytes to its bounds.
-func checkSession(t *testing.T, s reporting.Session) {
-	t.Helper()
-	if s.Domain == "" {
-		t.Errorf("session without a domain: %+v", s)
-	}
-	texts := append([]string{s.Domain, s.MXHost, s.MXHelo, s.Reason, string(s.Result), s.Policy.Domain}, s.Policy.Strings...)
-	for _, text := range append(texts, s.Policy.MX...) {
-		if len(text) > 1<<10 || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' }) {
-			t.Errorf("kept %q of %+v", text, s)
-		}
-	}
-	if len(s.Policy.Strings) > 256 || len(s.Policy.MX) > 256 || len(s.Reason) > 120 {
-		t.Errorf("kept too much: %+v", s)
-	}
 }

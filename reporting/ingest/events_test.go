@@ -18,6 +18,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog/maillogtest"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -102,7 +103,7 @@ func TestEventsCorpus(t *testing.T) {
 		t.Fatalf("%d files, error %v", len(files), err)
 	}
 	for _, file := range files {
-		t.Run(corpusName(file), func(t *testing.T) {
+		t.Run(strings.TrimSuffix(strings.TrimPrefix(file, "testdata/"), ".events.jsonl"), func(t *testing.T) {
 			var got []reporting.Session
 			var now time.Time
 			e := &ingest.Events{Roots: testCA(t), Now: func() time.Time { return now }, Emit: func(s reporting.Session) { got = append(got, s) }}
@@ -115,8 +116,8 @@ func TestEventsCorpus(t *testing.T) {
 				}
 			}
 			e.Flush()
-			want := readExpected(t, strings.Replace(file, ".events.", ".expected.", 1))
-			compareCorpus(t, want, got, false, func(x *expectation) bool {
+			want := maillogtest.ReadExpected(t, strings.Replace(file, ".events.", ".expected.", 1))
+			maillogtest.Compare(t, want, got, false, func(x *maillogtest.Expectation) bool {
 				// No connection was made; and one still hung when the recording ended.
 				return x.LogEvidence == "log-only" || x.Domain == "hang.example.test"
 			})
@@ -501,8 +502,8 @@ func FuzzEvent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input string) {
 		e := &ingest.Events{Now: func() time.Time { return time.Unix(1795318860, 0) }, Roots: x509.NewCertPool()}
 		e.Emit = func(s reporting.Session) {
-			checkSession(t, s)
-			if !occurs(s.Domain, input) {
+			maillogtest.CheckSession(t, s)
+			if !maillogtest.Occurs(s.Domain, input) {
 				t.Errorf("domain %q is not in the input", s.Domain)
 			}
 		}
@@ -516,7 +517,30 @@ func FuzzEvent(f *testing.F) {
 	})
 }
 
-// occurs reports whether a domain stands in the input, in whatever form.
-func occurs(domain, input string) bool {
-	return strings.Contains(strings.ToLower(input), domain) || strings.Contains(domain, "xn--")
+func TestEventsOwn(t *testing.T) {
+	ours, other := "i="+maillogtest.OwnID, "i=<1@client.example.test>"
+	refused := func(id string) string {
+		return said("msg:host:defer", "a TLS session is required, but the server did not offer TLS support", "e=-38", id)
+	}
+	for _, tt := range []struct {
+		name  string
+		lines []string
+		want  []string
+	}{
+		{"a success", []string{said("smtp:ehlo", withTLS, clearText, ours), said("smtp:ehlo", withTLS, underTLS, ours), said("msg:delivery", "250 ok", underTLS, ours)}, nil},
+		{"a failure", []string{said("smtp:ehlo", withoutTLS, clearText, ours), refused(ours)}, nil},
+		{"of another message", []string{said("smtp:ehlo", withTLS, clearText, other), said("smtp:ehlo", withTLS, underTLS, other)}, []string{"a.example mx.a.example"}},
+		{"without a Message-ID", []string{said("smtp:ehlo", withTLS, clearText, "i="), said("smtp:ehlo", withTLS, underTLS, "i=")}, []string{"a.example mx.a.example"}},
+		{"as the events were before", []string{said("smtp:ehlo", withoutTLS, clearText), refused("p=25")}, []string{"a.example mx.a.example starttls-not-supported"}},
+	} {
+		t.Run("RPT-077 "+tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, joined(t, &ingest.Events{Own: maillogtest.IsOwn}, tt.lines...)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	e := &ingest.Events{Own: maillogtest.IsOwn}
+	if err := e.Line(strings.Replace(said("smtp:ehlo", withTLS, ours), " i=", " i=!", 1)); err == nil {
+		t.Error("what is no base64 was taken")
+	}
 }

@@ -13,54 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"postseal/reporting"
-	"postseal/reporting/ingest"
 	"postseal/reporting/ingest/maillog"
+	"postseal/reporting/ingest/maillog/maillogtest"
 )
-
-// newReader makes a reader that lives in UTC, at the end of 2026.
-func newReader(t testing.TB, format string) maillog.Reader {
-	t.Helper()
-	r, err := ingest.New(format, maillog.Options{
-		Location: time.UTC,
-		Own:      isOwn,
-		Now:      func() time.Time { return time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC) },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-// readLog gives a log to a reader line by line, and then to another one that gets its
-// state at each line: both must tell the same.
-func readLog(t testing.TB, format string, log []byte) ([]reporting.Session, maillog.Stats) {
-	t.Helper()
-	var got []reporting.Session
-	r := newReader(t, format)
-	for line := range bytes.SplitSeq(log, []byte("\n")) {
-		r.Line(line, func(s reporting.Session) { got = append(got, s) })
-	}
-	r.Flush(func(s reporting.Session) { got = append(got, s) })
-
-	var restarted []reporting.Session
-	next := newReader(t, format)
-	for line := range bytes.SplitSeq(log, []byte("\n")) {
-		state := next.AppendState([]byte("before"))[len("before"):]
-		next = newReader(t, format)
-		if err := next.RestoreState(state); err != nil {
-			t.Fatal(err)
-		}
-		if again := next.AppendState(nil); !bytes.Equal(state, again) {
-			t.Fatalf("state does not survive: %q, then %q", state, again)
-		}
-		next.Line(line, func(s reporting.Session) { restarted = append(restarted, s) })
-	}
-	next.Flush(func(s reporting.Session) { restarted = append(restarted, s) })
-	if diff := cmp.Diff(got, restarted, compareAddr); diff != "" {
-		t.Errorf("restarted at each line: %s", diff)
-	}
-	return got, r.Stats()
-}
 
 func TestEximCorpus(t *testing.T) {
 	files, err := filepath.Glob("testdata/exim-*/*.log")
@@ -73,10 +28,10 @@ func TestEximCorpus(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, st := readLog(t, "exim", log)
-			want := readExpected(t, strings.TrimSuffix(file, ".log")+".expected.jsonl")
+			got, st := maillogtest.Read(t, newExim, log)
+			want := maillogtest.ReadExpected(t, strings.TrimSuffix(file, ".log")+".expected.jsonl")
 			hangs := bytes.Contains(log, []byte("hang.example.test"))
-			compareCorpus(t, want, got, true, func(x *expectation) bool {
+			maillogtest.Compare(t, want, got, true, func(x *maillogtest.Expectation) bool {
 				// One delivery still hung when a log ended.
 				return x.LogEvidence != "direct" || !hangs && x.Domain == "hang.example.test"
 			})
@@ -85,39 +40,6 @@ func TestEximCorpus(t *testing.T) {
 			}
 		})
 	}
-}
-
-// inShort is a session in one line.
-func inShort(s reporting.Session) string {
-	what := s.Domain + " " + s.MXHost
-	if s.MXIP.IsValid() {
-		what += " " + s.MXIP.String()
-	}
-	if s.Policy.Type != "" {
-		what += " " + string(s.Policy.Type) + ":" + s.Policy.Domain
-	}
-	if s.Failed() {
-		what += " " + string(s.Result)
-	}
-	if s.Reason != "" {
-		what += " (" + s.Reason + ")"
-	}
-	return what
-}
-
-// told reads a log and returns its sessions in short.
-func told(t *testing.T, format string, lines ...string) []string {
-	t.Helper()
-	sessions, st := readLog(t, format, []byte(strings.Join(lines, "\n")))
-	if st.Sessions != uint64(len(sessions)) || st.Open != 0 {
-		t.Errorf("%d sessions, counted %+v", len(sessions), st)
-	}
-	var got []string
-	for _, s := range sessions {
-		checkSession(t, s)
-		got = append(got, inShort(s))
-	}
-	return got
 }
 
 const (
@@ -206,7 +128,7 @@ func TestEximForms(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, told(t, "exim", tt.lines...)); diff != "" {
+			if diff := cmp.Diff(tt.want, maillogtest.Told(t, newExim, tt.lines...)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -327,7 +249,7 @@ func TestEximFailures(t *testing.T) {
 		{"policy service down: not TLS", []string{id16 + "== u@a.example R=postseal_policy defer (-1) DT=0s: policy service unavailable"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, told(t, "exim", tt.lines...)); diff != "" {
+			if diff := cmp.Diff(tt.want, maillogtest.Told(t, newExim, tt.lines...)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -343,7 +265,7 @@ func TestEximTimes(t *testing.T) {
 		"Nov 22 03:01:00 mta exim[9]: 1xUxp6-0006vs-2u " + sent:                                              "2026-11-22T03:01:00Z",
 		"2026-11-22 03:01:00 1xUxp6-0006vs-2u == u@a.example R=r T=t defer (-37) " + mx + ": TLS session: x": "2026-11-22T03:01:00Z",
 	} {
-		sessions, _ := readLog(t, "exim", []byte(line))
+		sessions, _ := maillogtest.Read(t, newExim, []byte(line))
 		if len(sessions) != 1 || sessions[0].Time.Format(time.RFC3339Nano) != want {
 			t.Errorf("%s: got %+v, want one at %s", line, sessions, want)
 		} else if sessions[0].SendingIP != netip.MustParseAddr("198.51.100.1") && strings.Contains(line, "I=") {
@@ -354,7 +276,7 @@ func TestEximTimes(t *testing.T) {
 
 func TestEximBounds(t *testing.T) {
 	discard := func(reporting.Session) {}
-	r := newReader(t, "exim")
+	r := newExim(maillogtest.Options())
 	for i := range 40_000 {
 		id := fmt.Sprintf("2026-11-22 03:01:00 1xUxp6-%06d-2u ", i)
 		r.Line([]byte(id+"TLS session: (gnutls_handshake): timed out: delivering unencrypted to H=mx.a.example [192.0.2.1] (not in hosts_require_tls)"), discard)
@@ -378,7 +300,7 @@ func TestEximBounds(t *testing.T) {
 	if st := r.Stats(); st.Open != 0 {
 		t.Errorf("an hour later: %+v", st)
 	}
-	for _, state := range [][]byte{nil, {1}, []byte("rubbish"), newReader(t, "postfix").AppendState(nil)} {
+	for _, state := range [][]byte{nil, {1}, []byte("rubbish")} {
 		if err := r.RestoreState(state); err == nil {
 			t.Errorf("state %q was taken", state)
 		}
@@ -395,42 +317,15 @@ func FuzzEximLog(f *testing.F) {
 		f.Add(log[len(log)-2000:])
 	}
 	f.Add([]byte(id16 + sent))
-	f.Add([]byte(id16 + "<= a@mta.example.org U=a P=local S=1 id=" + bareID + "\n" + id16 + sent + "\n" + id16 + "Completed"))
+	f.Add([]byte(id16 + "<= a@mta.example.org U=a P=local S=1 id=" + maillogtest.BareID + "\n" + id16 + sent + "\n" + id16 + "Completed"))
 	f.Add([]byte("Nov 22 03:01:00 mta exim[99]: [1\\2] " + id23 + "DANE attempt failed; TLS connection to mx.a.example [192.0.2.1]: x"))
-	f.Fuzz(func(t *testing.T, log []byte) { fuzzLog(t, "exim", log) })
-}
-
-// fuzzLog holds a reader to what bad input gets: no session for a domain that does not
-// stand in the input, and state that survives.
-func fuzzLog(t *testing.T, format string, log []byte) {
-	sessions, _ := readLog(t, format, log)
-	for _, s := range sessions {
-		checkSession(t, s)
-		if !occurs(s.Domain, string(log)) {
-			t.Errorf("domain %q is not in the input", s.Domain)
-		}
-	}
-}
-
-func benchmarkLog(b *testing.B, format, file string) {
-	log, err := os.ReadFile(file)
-	if err != nil {
-		b.Fatal(err)
-	}
-	lines := bytes.Split(log, []byte("\n"))
-	r := newReader(b, format)
-	b.SetBytes(int64(len(log)))
-	for b.Loop() {
-		for _, line := range lines {
-			r.Line(line, func(reporting.Session) {})
-		}
-	}
+	f.Fuzz(func(t *testing.T, log []byte) { maillogtest.Fuzz(t, newExim, log) })
 }
 
 func BenchmarkEximLog(b *testing.B) {
-	benchmarkLog(b, "exim", "testdata/exim-4.96/opportunistic.log")
+	maillogtest.Bench(b, newExim, "testdata/exim-4.96/opportunistic.log")
 }
 
 func BenchmarkSendmailLog(b *testing.B) {
-	benchmarkLog(b, "sendmail", "testdata/sendmail-8.17.1.9/opportunistic-loglevel12.log")
+	maillogtest.Bench(b, newSendmail, "testdata/sendmail-8.17.1.9/opportunistic-loglevel12.log")
 }

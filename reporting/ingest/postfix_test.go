@@ -9,8 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"postseal/reporting"
-	"postseal/reporting/ingest"
 	"postseal/reporting/ingest/maillog"
+	"postseal/reporting/ingest/maillog/maillogtest"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -270,13 +270,10 @@ func TestPostfixPrograms(t *testing.T) {
 		t.Run("does not count "+tag, func(t *testing.T) { reads(t, as(tag)) })
 	}
 	t.Run("other transports can be relaxed", func(t *testing.T) {
-		r, err := ingest.New("postfix", maillog.Options{Relaxed: []string{"reports"}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := newPostfix(maillog.Options{Relaxed: []string{"reports"}})
 		var got []string
-		log := string(as("postfix/reports/smtp[7]")) + string(as("postfix/postseal-relaxed/smtp[8]"))
-		replayInto(t, strings.NewReader(log), r, func(s reporting.Session) { got = append(got, s.MXHost) })
+		log := append(as("postfix/reports/smtp[7]"), as("postfix/postseal-relaxed/smtp[8]")...)
+		replayLines(log, r, func(s reporting.Session) { got = append(got, s.MXHost) })
 		if len(got) != 1 {
 			t.Errorf("sessions with %q", got)
 		}
@@ -289,9 +286,6 @@ func TestPostfixPrograms(t *testing.T) {
 		}
 		reads(t, []byte(strings.Join(log, "\n")), "b.example mx.b.example[192.0.2.9]", "a.example mx.a.example[192.0.2.1]")
 	})
-	if _, err := ingest.New("qmail", maillog.Options{}); err == nil {
-		t.Error("the format qmail is known")
-	}
 }
 
 // TestPostfixForged lets remote hosts and senders write what looks like lines.
@@ -446,7 +440,7 @@ func TestPostfixRecipients(t *testing.T) {
 
 // TestPostfixForgets runs many short-lived processes, as master(8) does.
 func TestPostfixForgets(t *testing.T) {
-	r := postfixReader(t)
+	r := newPostfix(maillogtest.Options())
 	sessions := 0
 	largest := 0
 	for n := range 10_000 {
@@ -468,7 +462,7 @@ func TestPostfixForgets(t *testing.T) {
 
 // TestPostfixBounds opens more than is kept.
 func TestPostfixBounds(t *testing.T) {
-	r := postfixReader(t)
+	r := newPostfix(maillogtest.Options())
 	line := func(pid, host int) []byte {
 		return fmt.Appendf(nil, "Nov 22 03:24:00 mta37 postfix/smtp[%d]: SSL_connect error to mx%d.%s.example[192.0.2.1]:25: -1", pid, host, strings.Repeat("a", 60))
 	}
@@ -478,14 +472,14 @@ func TestPostfixBounds(t *testing.T) {
 	if s := r.Stats(); s.Open != 16384 || s.Dropped != 20_000-16384 {
 		t.Errorf("many processes: %+v", s)
 	}
-	r = postfixReader(t)
+	r = newPostfix(maillogtest.Options())
 	for host := range 1000 {
 		r.Line(line(1, host), nil)
 	}
 	if s := r.Stats(); s.Open != 1 || s.Dropped != 1000-64 {
 		t.Errorf("many hosts: %+v", s)
 	}
-	r = postfixReader(t)
+	r = newPostfix(maillogtest.Options())
 	for n := range 1600 * 64 {
 		r.Line(line(n/64, n), nil)
 	}
@@ -495,7 +489,7 @@ func TestPostfixBounds(t *testing.T) {
 	if n := len(r.AppendState(nil)); n > 32<<20 {
 		t.Errorf("a state of %d bytes", n)
 	}
-	r = postfixReader(t)
+	r = newPostfix(maillogtest.Options())
 	r.Line(append(line(1, 1), make([]byte, maillog.MaxLine)...), nil)
 	if s := r.Stats(); s.Oversize != 1 || s.Open != 0 {
 		t.Errorf("a huge line: %+v", s)

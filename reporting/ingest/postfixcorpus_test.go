@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,9 +13,8 @@ import (
 	"time"
 
 	"postseal/reporting"
-	"postseal/reporting/ingest"
 	"postseal/reporting/ingest/maillog"
-	"postseal/reporting/tlsrpt"
+	"postseal/reporting/ingest/maillog/maillogtest"
 )
 
 // expected is a line of an expected.jsonl: one session, or the word that there is none.
@@ -100,26 +98,12 @@ func short(s reporting.Session) string {
 // recordedOn is when the logs were recorded.
 var recordedOn = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
-func postfixReader(t testing.TB) maillog.Reader {
-	t.Helper()
-	r, err := ingest.New("postfix", maillog.Options{Location: time.UTC, Now: func() time.Time { return recordedOn }, Own: isOwn})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-// isOwn knows the reports of these tests.
-func isOwn(messageID []byte) bool { return tlsrpt.IsMessageID(messageID, "mta.example.org") }
-
 // replayed gives the sessions of a log of Postfix.
 func replayed(t testing.TB, log []byte) (sessions []reporting.Session, stats maillog.Stats) {
 	t.Helper()
-	r := postfixReader(t)
+	r := newPostfix(maillogtest.Options())
 	emit := func(s reporting.Session) { sessions = append(sessions, s) }
-	if err := ingest.Replay(bytes.NewReader(log), r, emit); err != nil {
-		t.Fatal(err)
-	}
+	replayLines(log, r, emit)
 	r.Flush(emit)
 	return sessions, r.Stats()
 }
@@ -162,18 +146,9 @@ func TestPostfixCorpus(t *testing.T) {
 	})
 }
 
-func replayInto(t testing.TB, from io.Reader, r maillog.Reader, emit func(reporting.Session)) {
-	t.Helper()
-	if err := ingest.Replay(from, r, emit); err != nil {
-		t.Fatal(err)
-	}
-	r.Flush(emit)
-}
-
-// replayLines is replayInto for a part of the input.
-func replayLines(t testing.TB, log []byte, r maillog.Reader, emit func(reporting.Session)) {
-	t.Helper()
-	if err := ingest.Replay(bytes.NewReader(log), r, emit); err != nil {
-		t.Fatal(err)
+// replayLines reads a part of a log.
+func replayLines(log []byte, r maillog.Reader, emit func(reporting.Session)) {
+	for line := range bytes.Lines(log) {
+		r.Line(bytes.TrimSuffix(line, []byte{'\n'}), emit)
 	}
 }

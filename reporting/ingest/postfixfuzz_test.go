@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/maillog/maillogtest"
 )
 
 // addLogs takes every log of one folder as a seed, and its first lines in all forms.
@@ -31,10 +32,10 @@ func addLogs(f *testing.F) {
 		if i > 0 || strings.HasSuffix(name, ".iso.log") {
 			continue
 		}
-		for _, write := range forms {
+		for _, write := range maillogtest.Forms {
 			var b strings.Builder
 			for line := range strings.Lines(string(log)) {
-				b.WriteString(write(cut(f, strings.TrimSuffix(line, "\n"))) + "\n")
+				b.WriteString(write(maillogtest.Cut(f, strings.TrimSuffix(line, "\n"))) + "\n")
 			}
 			f.Add([]byte(b.String()), uint16(b.Len()/3))
 		}
@@ -51,7 +52,7 @@ func FuzzPostfix(f *testing.F) {
 			t.Fatalf("%d sessions, %+v", len(sessions), stats)
 		}
 		for _, s := range sessions {
-			checkSession(t, s)
+			maillogtest.CheckSession(t, s)
 			if s.Domain == "" || s.Time.Year() < 1970 || s.Time.Year() > 9999 {
 				t.Fatalf("%+v", s)
 			}
@@ -67,14 +68,14 @@ func FuzzPostfix(f *testing.F) {
 		}
 		var again []reporting.Session
 		emit := func(s reporting.Session) { again = append(again, s) }
-		first, second := postfixReader(t), postfixReader(t)
-		replayLines(t, log[:split], first, emit)
+		first, second := newPostfix(maillogtest.Options()), newPostfix(maillogtest.Options())
+		replayLines(log[:split], first, emit)
 		if err := second.RestoreState(first.AppendState(nil)); err != nil {
 			t.Fatal(err)
 		}
-		replayLines(t, log[split:], second, emit)
+		replayLines(log[split:], second, emit)
 		second.Flush(emit)
-		if diff := cmp.Diff(sessions, again, compareAddr); diff != "" {
+		if diff := cmp.Diff(sessions, again, maillogtest.CompareAddr); diff != "" {
 			t.Fatal(diff)
 		}
 	})
@@ -82,17 +83,17 @@ func FuzzPostfix(f *testing.F) {
 
 // FuzzPostfixState restores anything that has the right checksum.
 func FuzzPostfixState(f *testing.F) {
-	r := postfixReader(f)
+	r := newPostfix(maillogtest.Options())
 	for line := range bytes.Lines(smtpLog(upA, id+": host x said: 450", upA2, "TLSRPT: status=success, domain=a.example, receiving_mx="+mxA,
 		"@postfix/smtp[8] certificate verification failed for "+mxA+":25: self-signed certificate",
-		"@postfix/cleanup[8] "+id+": message-id="+ownID,
+		"@postfix/cleanup[8] "+id+": message-id="+maillogtest.OwnID,
 		"@postfix/tlsproxy[9] SSL_connect error to "+mxA+":25: -1")) {
 		r.Line(bytes.TrimSpace(line), nil)
 		state := r.AppendState(nil)
 		f.Add(state[:len(state)-4])
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r := postfixReader(t)
+		r := newPostfix(maillogtest.Options())
 		if r.RestoreState(binary.LittleEndian.AppendUint32(bytes.Clone(body), crc32.ChecksumIEEE(body))) != nil {
 			return
 		}

@@ -93,28 +93,3 @@ func TestCursor(t *testing.T) {
 		}
 	}
 }
-
-// TestPostfixJournal reads fields that journald writes in more than one way.
-func TestPostfixJournal(t *testing.T) {
-	const object = `{"_HOSTNAME":"h","SYSLOG_IDENTIFIER":"postfix/smtp","__REALTIME_TIMESTAMP":"1795317829000000",`
-	sent := object + `"_PID":"7","MESSAGE":"` + to("u@a.example", mxA+":25", "250 ok") + `"}`
-	for _, fields := range []string{
-		`"_PID":"7","MESSAGE":"` + upA + `"}`,
-		`"SYSLOG_PID":["7","8"],"_PID":"1","MESSAGE":"` + upA + `"}`,
-		`"_PID":"7","MESSAGE":["` + upA + `","second"]}`,
-	} {
-		want := []string{"a.example mx.a.example[192.0.2.1]"}
-		reads(t, []byte(object+fields+"\n"+sent+"\n"), want...)
-	}
-	for _, fields := range []string{
-		`"MESSAGE":"` + upA + `"}`,
-		`"_PID":"x","MESSAGE":"` + upA + `"}`,
-		`"_PID":"7","MESSAGE":null}`,
-		`"_PID":"7","MESSAGE":[300]}`,
-		`"_PID":"7","MESSAGE":[]}`,
-		`"_PID":"7","MESSAGE":{}}`,
-		`"_PID":"7"`,
-	} {
-		reads(t, []byte(object+fields+"\n"+sent+"\n"))
-	}
-}

@@ -8,10 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"postseal/reporting"
 	"postseal/reporting/ingest/maillog"
+	"postseal/reporting/ingest/maillog/maillogtest"
 )
 
 func TestSendmailCorpus(t *testing.T) {
@@ -25,9 +24,9 @@ func TestSendmailCorpus(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, st := readLog(t, "sendmail", log)
-			want := readExpected(t, strings.TrimSuffix(file, ".log")+".expected.jsonl")
-			compareCorpus(t, want, got, true, func(x *expectation) bool { return x.LogEvidence != "direct" })
+			got, st := maillogtest.Read(t, newSendmail, log)
+			want := maillogtest.ReadExpected(t, strings.TrimSuffix(file, ".log")+".expected.jsonl")
+			maillogtest.Compare(t, want, got, true, func(x *maillogtest.Expectation) bool { return x.LogEvidence != "direct" })
 			if st.Unparsed != 0 || st.Dropped != 0 || st.Open != 0 || st.Sessions != uint64(len(got)) {
 				t.Errorf("counted %+v", st)
 			}
@@ -53,24 +52,8 @@ func other(line string) string {
 	return strings.NewReplacer("mx.a.example", "mx2.a.example", "192.0.2.1", "192.0.2.2").Replace(line)
 }
 
-type logCase struct {
-	name  string
-	lines []string
-	want  []string
-}
-
-func runLogCases(t *testing.T, format string, cases []logCase) {
-	for _, tt := range cases {
-		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, told(t, format, tt.lines...)); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-}
-
 func TestSendmailForms(t *testing.T) {
-	runLogCases(t, "sendmail", []logCase{
+	maillogtest.Run(t, newSendmail, []maillogtest.Case{
 		{"a session", []string{verified, smtpSent}, []string{good}},
 		{"a chain that nobody demanded", []string{failed, smtpSent}, []string{good}},
 		{"LogLevel 12 and its noise", []string{
@@ -141,7 +124,7 @@ func TestSendmailForms(t *testing.T) {
 func TestSendmailFailures(t *testing.T) {
 	const bad = good + " "
 	broken := client + "error: connect failed=-1, reason=sslv3 alert handshake failure, SSL_error=1, errno=0, retry=-1"
-	runLogCases(t, "sendmail", []logCase{
+	maillogtest.Run(t, newSendmail, []maillogtest.Case{
 		{"RPT-043 LogLevel 9: what is wrong with a chain is not said", []string{
 			failed, server + "FAIL, relay=mx.a.example, reject=403 4.7.0 authentication failed", deferred + "403 4.7.0 authentication failed",
 		}, []string{bad + "validation-failure (authentication failed)"}},
@@ -213,7 +196,7 @@ func TestSendmailFailures(t *testing.T) {
 
 func TestSendmailBounds(t *testing.T) {
 	discard := func(reporting.Session) {}
-	r := newReader(t, "sendmail")
+	r := newSendmail(maillogtest.Options())
 	for i := range 20_000 {
 		r.Line([]byte(strings.Replace(verified, "25732", strconv.Itoa(i+1), 1)), discard)
 	}
@@ -236,7 +219,7 @@ func TestSendmailBounds(t *testing.T) {
 	if st := r.Stats(); st.Oversize != 1 {
 		t.Errorf("counted %+v", st)
 	}
-	for _, state := range [][]byte{nil, {1}, []byte("rubbish"), newReader(t, "exim").AppendState(nil)} {
+	for _, state := range [][]byte{nil, {1}, []byte("rubbish")} {
 		if err := r.RestoreState(state); err == nil {
 			t.Errorf("state %q was taken", state)
 		}
@@ -253,6 +236,6 @@ func FuzzSendmailLog(f *testing.F) {
 		f.Add(log[len(log)-2500:])
 	}
 	f.Add([]byte(strings.Join([]string{failed, subject + "x", rcpt + "454 4.7.0 DANE check failed.", smtpSent}, "\n")))
-	f.Add([]byte(strings.Join([]string{process + "6AM3CIox025729: from=a, size=1, class=0, nrcpts=2, msgid=" + ownID + ", proto=ESMTP", verified, smtpSent}, "\n")))
-	f.Fuzz(func(t *testing.T, log []byte) { fuzzLog(t, "sendmail", log) })
+	f.Add([]byte(strings.Join([]string{process + "6AM3CIox025729: from=a, size=1, class=0, nrcpts=2, msgid=" + maillogtest.OwnID + ", proto=ESMTP", verified, smtpSent}, "\n")))
+	f.Fuzz(func(t *testing.T, log []byte) { maillogtest.Fuzz(t, newSendmail, log) })
 }

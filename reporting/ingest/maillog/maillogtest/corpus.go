@@ -1,4 +1,4 @@
-package ingest_test
+package maillogtest
 
 import (
 	"bufio"
@@ -6,15 +6,14 @@ import (
 	"encoding/json"
 	"os"
 	"slices"
-	"strings"
 	"testing"
 
 	"postseal/reporting"
 )
 
-// expectation is a line of the corpora's *.expected.jsonl: what the receiving
+// Expectation is a line of the corpora's *.expected.jsonl: what the receiving
 // side saw of one connection, and what a sender should report of it.
-type expectation struct {
+type Expectation struct {
 	Domain      string   `json:"domain"`
 	MX          string   `json:"mx"`
 	IP          string   `json:"ip"`
@@ -29,7 +28,7 @@ type expectation struct {
 
 // allows reports whether got is a fair account of the connection. fromLog: the source
 // knows no more than the log.
-func (x *expectation) allows(got *reporting.Session, fromLog bool) bool {
+func (x *Expectation) allows(got *reporting.Session, fromLog bool) bool {
 	// Sendmail does not log the address of a host that was not the last.
 	sameIP := got.MXIP.IsValid() && got.MXIP.String() == x.IP || !got.MXIP.IsValid() && (fromLog || x.IP == "")
 	if !x.TLSSession || got.Domain != x.Domain || got.MXHost != x.MX || !sameIP {
@@ -41,15 +40,16 @@ func (x *expectation) allows(got *reporting.Session, fromLog bool) bool {
 	return fromLog && slices.Contains(x.LogAlso, string(got.Result))
 }
 
-func readExpected(t *testing.T, file string) []expectation {
+// ReadExpected reads a file of them.
+func ReadExpected(t *testing.T, file string) []Expectation {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var all []expectation
+	var all []Expectation
 	for scan := bufio.NewScanner(bytes.NewReader(data)); scan.Scan(); {
-		var x expectation
+		var x Expectation
 		if err := json.Unmarshal(scan.Bytes(), &x); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
@@ -58,13 +58,13 @@ func readExpected(t *testing.T, file string) []expectation {
 	return all
 }
 
-// compareCorpus pairs sessions with expectations: nothing may be invented, and nothing
+// Compare pairs sessions with expectations: nothing may be invented, and nothing
 // that must be there may be missing.
-func compareCorpus(t *testing.T, want []expectation, got []reporting.Session, fromLog bool, mayMiss func(*expectation) bool) {
+func Compare(t *testing.T, want []Expectation, got []reporting.Session, fromLog bool, mayMiss func(*Expectation) bool) {
 	t.Helper()
 	left := slices.Clone(want)
 	for i := range got {
-		at := slices.IndexFunc(left, func(x expectation) bool { return x.allows(&got[i], fromLog) })
+		at := slices.IndexFunc(left, func(x Expectation) bool { return x.allows(&got[i], fromLog) })
 		if at < 0 {
 			t.Errorf("not seen by the other side: %+v", got[i])
 			continue
@@ -76,8 +76,4 @@ func compareCorpus(t *testing.T, want []expectation, got []reporting.Session, fr
 			t.Errorf("missing: %+v", left[i])
 		}
 	}
-}
-
-func corpusName(file string) string {
-	return strings.TrimSuffix(strings.TrimPrefix(file, "testdata/"), ".events.jsonl")
 }

@@ -1,0 +1,115 @@
+package maillogtest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"postseal/reporting"
+	"postseal/reporting/ingest/maillog"
+	"postseal/reporting/tlsrpt"
+)
+
+// OwnID is the Message-ID of a report of ours, BareID without its angle brackets.
+const (
+	BareID = "tlsrpt.0123456789abcdef0123456789abcdef@mta.example.org"
+	OwnID  = "<" + BareID + ">"
+)
+
+// IsOwn knows the reports of these tests.
+func IsOwn(messageID []byte) bool { return tlsrpt.IsMessageID(messageID, "mta.example.org") }
+
+// Heard is what a log tells, in order: "DOMAIN MX IP …" of sessions, and "STATUS RECIPIENT
+// TEXT" of deliveries of ours. It must be the same where another reader goes on at each line.
+func Heard[R maillog.Reader](t *testing.T, newReader func(maillog.Options) R, lines []string) (all []string, stats maillog.Stats) {
+	t.Helper()
+	var again []string
+	reader := func(told func(maillog.Delivery)) R {
+		o := Options()
+		o.Delivered = told
+		return newReader(o)
+	}
+	into := func(list *[]string) (func(reporting.Session), func(maillog.Delivery)) {
+		return func(s reporting.Session) { *list = append(*list, InShort(s)) }, func(d maillog.Delivery) {
+			if d.MessageID != OwnID || d.Time.IsZero() {
+				t.Errorf("%+v", d)
+			}
+			*list = append(*list, strings.TrimSpace(string(d.Status)+" "+d.Recipient+" "+d.Text))
+		}
+	}
+	emit, told := into(&all)
+	r := reader(told)
+	emitAgain, toldAgain := into(&again)
+	next := reader(toldAgain)
+	for _, line := range lines {
+		r.Line([]byte(line), emit)
+		state := next.AppendState(nil)
+		next = reader(toldAgain)
+		if err := next.RestoreState(state); err != nil {
+			t.Fatal(err)
+		}
+		if same := next.AppendState(nil); !bytes.Equal(same, state) {
+			t.Fatalf("state does not survive: %q, then %q", state, same)
+		}
+		next.Line([]byte(line), emitAgain)
+	}
+	r.Flush(emit)
+	next.Flush(emitAgain)
+	if diff := cmp.Diff(all, again); diff != "" {
+		t.Errorf("restarted at each line: %s", diff)
+	}
+	return all, r.Stats()
+}
+
+// OwnCase is a log with messages of ours, and what it tells.
+type OwnCase = struct {
+	Name  string
+	Lines []string
+	Own   uint64 // sessions of ours
+	Want  []string
+}
+
+// RunOwn holds a reader to cases.
+func RunOwn[R maillog.Reader](t *testing.T, newReader func(maillog.Options) R, cases []OwnCase) {
+	for _, c := range cases {
+		t.Run("RPT-077 "+c.Name, func(t *testing.T) {
+			got, stats := Heard(t, newReader, c.Lines)
+			if diff := cmp.Diff(c.Want, got); diff != "" {
+				t.Error(diff)
+			}
+			if stats.Own != c.Own || stats.Unparsed != 0 || stats.Dropped != 0 || stats.Open != 0 {
+				t.Errorf("counted %+v", stats)
+			}
+		})
+	}
+}
+
+// StateBefore holds a reader that has read line to its states: that of the version before
+// had no messages of ours, and another one is refused.
+func StateBefore[R maillog.Reader](t *testing.T, newReader func(maillog.Options) R, line string, before byte) {
+	t.Helper()
+	r := newReader(Options())
+	r.Line([]byte(line), nil)
+	state := r.AppendState(nil)
+	sealed := func(version byte, rest []byte) []byte {
+		body := append([]byte{version}, rest...)
+		return binary.LittleEndian.AppendUint32(body, crc32.ChecksumIEEE(body))
+	}
+	none := len(state) - 4 - 1 // behind it, that there are no messages of ours
+	next := newReader(Options())
+	if err := next.RestoreState(sealed(before, state[1:none])); err != nil {
+		t.Fatal(err)
+	}
+	if got := next.AppendState(nil); !bytes.Equal(got, state) {
+		t.Errorf("%q, then %q", state, got)
+	}
+	for _, bad := range [][]byte{sealed(before, state[1:none+1]), sealed(before+2, state[1:none+1]), sealed(before+1, state[1:none])} {
+		if next.RestoreState(bad) == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}
