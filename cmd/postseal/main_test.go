@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TODAY", today.Format(time.DateOnly))
 			env.Setenv("TODAY_MICROS", strconv.FormatInt(today.UnixMicro(), 10))
 			env.Setenv("DOLLAR", "$")
-			corpus, err := filepath.Abs("../../reporting/ingest/testdata")
+			corpus, err := filepath.Abs("../../reporting/ingest")
 			if err != nil {
 				return err
 			}

@@ -17,6 +17,7 @@ import (
 	"fmt"
 
 	"postseal/reporting/ingest/maillog"
+	"postseal/reporting/ingest/postfix"
 )
 
 // New makes a reader for logs of "postfix", "exim" or "sendmail".
@@ -30,7 +31,7 @@ func New(format string, o maillog.Options) (maillog.Reader, error) {
 
 // formats makes the reader of each format.
 var formats = map[string]func(maillog.Options) maillog.Reader{
-	"postfix":  func(o maillog.Options) maillog.Reader { return newPostfix(o) },
+	"postfix":  func(o maillog.Options) maillog.Reader { return postfix.New(o) },
 	"exim":     func(o maillog.Options) maillog.Reader { return newExim(o) },
 	"sendmail": func(o maillog.Options) maillog.Reader { return newSendmail(o) },
 }

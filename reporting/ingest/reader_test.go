@@ -16,4 +16,4 @@ func reader(format string) func(maillog.Options) maillog.Reader {
 	}
 }
 
-var newPostfix, newExim, newSendmail = reader("postfix"), reader("exim"), reader("sendmail")
+var newExim, newSendmail = reader("exim"), reader("sendmail")

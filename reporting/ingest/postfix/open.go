@@ -1,4 +1,4 @@
-package ingest
+package postfix
 
 import (
 	"hash/crc32"
@@ -248,7 +248,7 @@ func (s *smtpProcess) weight() int {
 }
 
 // add puts a session to a delivery.
-func (p *postfix) add(process *smtpProcess, t *smtpTry) {
+func (p *Log) add(process *smtpProcess, t *smtpTry) {
 	if last := process.last(); last != nil && last.kind == tryEstablished && !last.failed() && last.owner == "" {
 		// No word of why Postfix left that host: the end of its delivery got lost.
 		process.tries = process.tries[:len(process.tries)-1]
@@ -271,7 +271,7 @@ func (p *postfix) add(process *smtpProcess, t *smtpTry) {
 }
 
 // settle accounts for a process that has changed, and keeps the bounds.
-func (p *postfix) settle(process *smtpProcess) {
+func (p *Log) settle(process *smtpProcess) {
 	w := process.weight()
 	p.open.bytes += w - process.size
 	process.size = w
@@ -285,7 +285,7 @@ func (p *postfix) settle(process *smtpProcess) {
 
 // expire forgets, oldest first, processes of which nothing more is to come: those that
 // are not waiting only remember what further recipients would repeat.
-func (p *postfix) expire(now time.Time) {
+func (p *Log) expire(now time.Time) {
 	for s := p.open.oldest(); s != nil; s = p.open.oldest() {
 		if last, waiting := s.heard(); now.Sub(last) < maxPause || waiting && now.Sub(last) < maxAge {
 			return

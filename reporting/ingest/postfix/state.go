@@ -1,4 +1,4 @@
-package ingest
+package postfix
 
 import (
 	"slices"
@@ -7,15 +7,16 @@ import (
 	"postseal/reporting/tlsrpt"
 )
 
-// postfixStateVersion names the layout below, which has no other description. The one
+// stateVersion names the layout below, which has no other description. The one
 // before had no messages of our own.
 const (
-	postfixStateVersion = 2
-	postfixStateBefore  = 1
+	stateVersion = 2
+	stateBefore  = 1
 )
 
-func (p *postfix) AppendState(dst []byte) []byte {
-	w := maillog.NewStateWriter(dst, postfixStateVersion)
+// AppendState is that of [maillog.Reader].
+func (p *Log) AppendState(dst []byte) []byte {
+	w := maillog.NewStateWriter(dst, stateVersion)
 	w.Uint(uint64(len(p.open.byKey)))
 	for s := p.open.ends.newer; s != &p.open.ends; s = s.newer {
 		s.append(&w)
@@ -28,8 +29,9 @@ func (p *postfix) AppendState(dst []byte) []byte {
 	return w.Sealed()
 }
 
-func (p *postfix) RestoreState(state []byte) error {
-	r, err := maillog.NewStateReader(state, postfixStateVersion, postfixStateBefore)
+// RestoreState is that of [maillog.Reader].
+func (p *Log) RestoreState(state []byte) error {
+	r, err := maillog.NewStateReader(state, stateVersion, stateBefore)
 	if err != nil {
 		return err
 	}

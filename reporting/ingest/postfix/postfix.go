@@ -1,4 +1,18 @@
-package ingest
+// Package postfix reads the log of Postfix 3.4 to 3.12.
+//
+// One smtp(8) process handles one delivery at a time, and logs in order: what it found
+// at each MX host, then one line with status= per recipient. The first have no queue
+// id, so they wait under the process until the second give them a domain. Of each host
+// that was tried there is one session, whatever the number of messages and recipients
+// (RFC 8460 §4.2); trouble before TLS is none (§4.3.4). tlsproxy(8) repeats what smtp
+// says, and knows more only where a handshake or a certificate fails. From 3.10 on there
+// are lines in the words of RFC 8460 ("TLSRPT: "), which win where they are more precise.
+//
+// Whether a certificate that was refused matters, the security level decides, which is
+// not logged before 3.11: a session is a success unless a later line says that it was
+// given up. What stands right of a remote host's first word may be a forgery, so a line
+// is read from its start alone.
+package postfix
 
 import (
 	"bytes"
@@ -11,13 +25,8 @@ import (
 	"postseal/reporting/tlsrpt"
 )
 
-// postfix reads the log of Postfix 3.4 to 3.12.
-//
-// One smtp(8) process handles one delivery at a time, and logs in order: what it found
-// at each MX host, then one line with status= per recipient. The first have no queue
-// id, so they wait under the process until the second give them a domain. tlsproxy(8)
-// repeats what smtp says, and knows more only where a handshake or a certificate fails.
-type postfix struct {
+// Log is a [maillog.Reader] of Postfix's log.
+type Log struct {
 	relaxed [][]byte
 	clock   maillog.Clock
 	stats   maillog.Stats
@@ -27,9 +36,10 @@ type postfix struct {
 	names   nameCache
 }
 
-func newPostfix(o maillog.Options) *postfix {
+// New makes a reader that has read nothing yet.
+func New(o maillog.Options) *Log {
 	o = o.Filled()
-	p := &postfix{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
+	p := &Log{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
 	for _, name := range o.Relaxed {
 		p.relaxed = append(p.relaxed, []byte(name))
 	}
@@ -38,7 +48,8 @@ func newPostfix(o maillog.Options) *postfix {
 	return p
 }
 
-func (p *postfix) Line(line []byte, emit func(reporting.Session)) {
+// Line is that of [maillog.Reader].
+func (p *Log) Line(line []byte, emit func(reporting.Session)) {
 	p.stats.Lines++
 	if len(line) > maillog.MaxLine {
 		p.stats.Oversize++
@@ -66,7 +77,7 @@ func (p *postfix) Line(line []byte, emit func(reporting.Session)) {
 // worthReading passes lines of smtp and tlsproxy, those about messages of ours, and those
 // whose program must be looked for with more care. Nine of ten lines end here, so it does
 // little.
-func (p *postfix) worthReading(line []byte) bool {
+func (p *Log) worthReading(line []byte) bool {
 	if len(line) < len("Nov  3 04:05:06") {
 		return false
 	}
@@ -117,7 +128,7 @@ const (
 // anything: postfix/smtp, postfix-out/smtp, postfix/relay/smtp. Where the tag was cut
 // at its first slash, the text alone must tell: no other program of Postfix writes
 // the lines that count, lmtp(8) with TLS aside.
-func (p *postfix) program(e *maillog.Entry) program {
+func (p *Log) program(e *maillog.Entry) program {
 	rest, part := e.Tag, []byte(nil)
 	for found := true; found; {
 		part, rest, found = bytes.Cut(rest, []byte("/"))
@@ -137,7 +148,7 @@ func (p *postfix) program(e *maillog.Entry) program {
 }
 
 // smtp reads a line of an SMTP client.
-func (p *postfix) smtp(e *maillog.Entry, emit func(reporting.Session)) {
+func (p *Log) smtp(e *maillog.Entry, emit func(reporting.Session)) {
 	text := e.Text
 	if rest, trusted, ok := establishedTo(text); ok {
 		p.established(e, rest, trusted)
@@ -164,7 +175,7 @@ func (p *postfix) smtp(e *maillog.Entry, emit func(reporting.Session)) {
 }
 
 // established is a session; it is a success unless something follows.
-func (p *postfix) established(e *maillog.Entry, rest []byte, trusted bool) {
+func (p *Log) established(e *maillog.Entry, rest []byte, trusted bool) {
 	relay, rest, ok := endpoint(rest)
 	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime || !bytes.HasPrefix(rest, []byte(": ")) {
@@ -183,7 +194,7 @@ func (p *postfix) established(e *maillog.Entry, rest []byte, trusted bool) {
 }
 
 // broken is a handshake that failed.
-func (p *postfix) broken(e *maillog.Entry, rest []byte) {
+func (p *Log) broken(e *maillog.Entry, rest []byte) {
 	relay, rest, ok := endpoint(rest)
 	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime {
@@ -198,7 +209,7 @@ func (p *postfix) broken(e *maillog.Entry, rest []byte) {
 // verdict keeps why a certificate was refused until the session is logged, which is the
 // next thing that Postfix does; whether that matters, the level decides, and a later
 // line tells.
-func (p *postfix) verdict(e *maillog.Entry, relay []byte, v verdict) {
+func (p *Log) verdict(e *maillog.Entry, relay []byte, v verdict) {
 	at, ok := p.clock.At(e.Stamp)
 	if !ok {
 		p.stats.Unparsed++
@@ -214,7 +225,7 @@ func (p *postfix) verdict(e *maillog.Entry, relay []byte, v verdict) {
 // resumed reads "H[IP]:25: re-using session with untrusted …" and "H[IP]:25: all TLSA
 // records unusable, …": the first says why without detail, since those were logged
 // when the session was new; with the second the mail goes all the same.
-func (p *postfix) resumed(e *maillog.Entry, text []byte) {
+func (p *Log) resumed(e *maillog.Entry, text []byte) {
 	relay, rest, ok := endpoint(text)
 	if !ok {
 		return
@@ -232,7 +243,7 @@ const resumedReason = "not verified in an earlier session"
 
 // warning reads what Postfix decides before it connects, and what OpenSSL said of the
 // handshake before.
-func (p *postfix) warning(e *maillog.Entry, text []byte) {
+func (p *Log) warning(e *maillog.Entry, text []byte) {
 	switch {
 	case bytes.HasPrefix(text, []byte("TLS policy lookup for ")):
 		p.lookup(e, text[len("TLS policy lookup for "):])
@@ -253,7 +264,7 @@ func (p *postfix) warning(e *maillog.Entry, text []byte) {
 }
 
 // lookup reads "D/H: reason": DANE forbids to connect to the host H.
-func (p *postfix) lookup(e *maillog.Entry, text []byte) {
+func (p *Log) lookup(e *maillog.Entry, text []byte) {
 	dest, host, why, ok := policyLookup(text)
 	if !ok {
 		p.stats.Unparsed++
@@ -276,7 +287,7 @@ func (p *postfix) lookup(e *maillog.Entry, text []byte) {
 }
 
 // outside reads "X' does not match STS MX pattern for 'D'" (3.10.5 and later).
-func (p *postfix) outside(e *maillog.Entry, text []byte) {
+func (p *Log) outside(e *maillog.Entry, text []byte) {
 	host, domain, ok := outsidePolicy(text)
 	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime {
@@ -293,7 +304,7 @@ func (p *postfix) outside(e *maillog.Entry, text []byte) {
 // report keeps what Postfix 3.10 and later say of a session in the words of RFC 8460.
 // It goes with another line of the same host; where there is none, because
 // smtp_tls_loglevel is 0, it is the session.
-func (p *postfix) report(e *maillog.Entry, text []byte) {
+func (p *Log) report(e *maillog.Entry, text []byte) {
 	r, ok := tlsReportLine(text)
 	at, okTime := p.clock.At(e.Stamp)
 	if !ok || !okTime {
@@ -309,7 +320,7 @@ func (p *postfix) report(e *maillog.Entry, text []byte) {
 }
 
 // tlsproxy keeps why a handshake failed, until smtp says for which delivery.
-func (p *postfix) tlsproxy(e *maillog.Entry) {
+func (p *Log) tlsproxy(e *maillog.Entry) {
 	note := proxyNote{logHost: string(e.Host)}
 	text := bytes.TrimPrefix(e.Text, []byte("warning: "))
 	var relay []byte
@@ -328,7 +339,8 @@ func (p *postfix) tlsproxy(e *maillog.Entry) {
 	p.proxy.keep(note)
 }
 
-func (p *postfix) Flush(emit func(reporting.Session)) {
+// Flush is that of [maillog.Reader].
+func (p *Log) Flush(emit func(reporting.Session)) {
 	for process := p.open.oldest(); process != nil; process = p.open.oldest() {
 		p.merge(process)
 		p.emit(process, "", emit)
@@ -338,7 +350,8 @@ func (p *postfix) Flush(emit func(reporting.Session)) {
 	p.own.Forget()
 }
 
-func (p *postfix) Stats() maillog.Stats {
+// Stats is that of [maillog.Reader].
+func (p *Log) Stats() maillog.Stats {
 	s := p.stats
 	s.Open = p.open.waiting()
 	return s
@@ -346,7 +359,7 @@ func (p *postfix) Stats() maillog.Stats {
 
 // emit sends out what a process has collected. domain is that of the recipient; what
 // has neither it nor one of its own is dropped.
-func (p *postfix) emit(process *smtpProcess, domain string, emit func(reporting.Session)) {
+func (p *Log) emit(process *smtpProcess, domain string, emit func(reporting.Session)) {
 	for i := range process.tries {
 		try := &process.tries[i]
 		if try.domain = cmp.Or(try.domain, domain, try.policyDomain); try.domain == "" {
@@ -363,7 +376,7 @@ func (p *postfix) emit(process *smtpProcess, domain string, emit func(reporting.
 // discard counts what a process has collected for a message of ours. A session belongs
 // to the message that it was opened for: of others that go by the same connection none is
 // logged.
-func (p *postfix) discard(process *smtpProcess) {
+func (p *Log) discard(process *smtpProcess) {
 	for i := range process.tries {
 		process.count(process.tries[i].relay)
 	}

@@ -1,4 +1,4 @@
-package ingest_test
+package postfix_test
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"postseal/reporting"
 	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/ingest/maillog/maillogtest"
+	"postseal/reporting/ingest/postfix"
 )
 
 // mta37 writes lines as Postfix's host does.
@@ -38,11 +39,11 @@ func asOther(line string) string {
 	return strings.NewReplacer("CED959C04A2", "EA8829C04C2", maillogtest.OwnID, "<1795317839847546657@client.example.test>", "rua@", "u1@").Replace(line)
 }
 
-func TestPostfixOwn(t *testing.T) {
+func TestOwn(t *testing.T) {
 	const pfWithoutTLS = "TLS is required, but was not offered by host mx.sts-ok.example.test[127.0.60.101]"
 	const pfNoTLS = "dsn=4.7.4, status=deferred (" + pfWithoutTLS + ")"
 	pfReused := asOther(strings.Replace(pfSent, "25, delay", "25, conn_use=2, delay", 1))
-	maillogtest.RunOwn(t, newPostfix, []maillogtest.OwnCase{
+	maillogtest.RunOwn(t, postfix.New, []maillogtest.OwnCase{
 		{"neither counted nor overlooked", mta37("pickup[23051]: CED959C04A2: uid=0 from=<postmaster@mta.example.org>", pfReceived,
 			"qmgr[23052]: CED959C04A2: from=<postmaster@mta.example.org>, size=3221, nrcpt=1 (queue active)", pfUp, pfSent, pfRemoved),
 			1, []string{pfWasSent}},
@@ -85,7 +86,7 @@ func TestPostfixOwn(t *testing.T) {
 }
 
 // Each form of syslog, for sessions and for a delivery that smtp has no part in.
-func TestPostfixOwnForms(t *testing.T) {
+func TestOwnForms(t *testing.T) {
 	lines := []string{pfReceived, pfUp, pfDeferred, "error[9]: CED959C04A2: to=<rua@b.example>, relay=none, delay=0, delays=0/0/0/0, dsn=5.4.4, status=bounced (no)", pfRemoved, pfUp, pfSent}
 	want := []string{pfWasBusy, "bounced rua@b.example no", pfSession}
 	for name, form := range maillogtest.Forms {
@@ -94,7 +95,7 @@ func TestPostfixOwnForms(t *testing.T) {
 			for _, line := range mta37(append([]string(nil), lines...)...) {
 				log = append(log, form(maillogtest.Cut(t, line)))
 			}
-			got, stats := maillogtest.Heard(t, newPostfix, log)
+			got, stats := maillogtest.Heard(t, postfix.New, log)
 			if diff := cmp.Diff(want, got); diff != "" || stats.Own != 1 {
 				t.Errorf("%s, %+v", diff, stats)
 			}
@@ -107,7 +108,7 @@ func TestOwnText(t *testing.T) {
 	var got maillog.Delivery
 	o := maillogtest.Options()
 	o.Delivered = func(d maillog.Delivery) { got = d }
-	r := newPostfix(o)
+	r := postfix.New(o)
 	for _, line := range mta37(pfReceived, pfTo+"dsn=4.0.0, status=deferred (host x said: 451 <script>\x1b[2J\u00e9"+strings.Repeat("x", 2000)+")") {
 		r.Line([]byte(line), nil)
 	}
@@ -118,7 +119,7 @@ func TestOwnText(t *testing.T) {
 
 // Of more reports than can be open the oldest are forgotten, so that the state stays small.
 func TestOwnBounds(t *testing.T) {
-	r := newPostfix(maillogtest.Options())
+	r := postfix.New(maillogtest.Options())
 	id := func(n int) string { return fmt.Sprintf("%011X", n) }
 	for n := range 10_000 {
 		r.Line([]byte(mta37(strings.Replace(pfReceived, "CED959C04A2", id(n), 1))[0]), nil)
@@ -137,7 +138,7 @@ func TestOwnBounds(t *testing.T) {
 	}
 	// What nothing was heard of for a week has ended without a word.
 	later := strings.Replace(mta37(strings.Replace(pfReceived, "CED959C04A2", id(10_000), 1))[0], "Nov 22", "Nov 30", 1)
-	r = newPostfix(maillogtest.Options())
+	r = postfix.New(maillogtest.Options())
 	r.Line([]byte(mta37(pfReceived)[0]), nil)
 	before := len(r.AppendState(nil))
 	r.Line([]byte(later), nil)
@@ -150,7 +151,7 @@ func TestOwnBounds(t *testing.T) {
 func TestOwnNobody(t *testing.T) {
 	o := maillogtest.Options()
 	o.Own = nil
-	r := newPostfix(o)
+	r := postfix.New(o)
 	sessions := 0
 	for _, line := range mta37(pfReceived, pfUp, pfSent, pfRemoved) {
 		r.Line([]byte(line), func(reporting.Session) { sessions++ })
@@ -160,4 +161,4 @@ func TestOwnNobody(t *testing.T) {
 	}
 }
 
-func TestPostfixStateBefore(t *testing.T) { maillogtest.StateBefore(t, newPostfix, mta37(pfUp)[0], 1) }
+func TestStateBefore(t *testing.T) { maillogtest.StateBefore(t, postfix.New, mta37(pfUp)[0], 1) }

@@ -1,4 +1,4 @@
-package ingest_test
+package postfix_test
 
 import (
 	"bufio"
@@ -15,6 +15,7 @@ import (
 	"postseal/reporting"
 	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/ingest/maillog/maillogtest"
+	"postseal/reporting/ingest/postfix"
 )
 
 // expected is a line of an expected.jsonl: one session, or the word that there is none.
@@ -101,7 +102,7 @@ var recordedOn = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 // replayed gives the sessions of a log of Postfix.
 func replayed(t testing.TB, log []byte) (sessions []reporting.Session, stats maillog.Stats) {
 	t.Helper()
-	r := newPostfix(maillogtest.Options())
+	r := postfix.New(maillogtest.Options())
 	emit := func(s reporting.Session) { sessions = append(sessions, s) }
 	replayLines(log, r, emit)
 	r.Flush(emit)
@@ -111,7 +112,7 @@ func replayed(t testing.TB, log []byte) (sessions []reporting.Session, stats mai
 // postfixLogs calls test with each log below testdata, and what is expected of it.
 func postfixLogs(t *testing.T, test func(t *testing.T, log []byte, rows []expected)) {
 	t.Helper()
-	files, err := filepath.Glob("testdata/postfix-*/*.expected.jsonl")
+	files, err := filepath.Glob("testdata/*/*.expected.jsonl")
 	if err != nil || len(files) < 39 {
 		t.Fatalf("only %d files: %v", len(files), err)
 	}
@@ -131,7 +132,7 @@ func postfixLogs(t *testing.T, test func(t *testing.T, log []byte, rows []expect
 	}
 }
 
-func TestPostfixCorpus(t *testing.T) {
+func TestCorpus(t *testing.T) {
 	postfixLogs(t, func(t *testing.T, log []byte, rows []expected) {
 		sessions, stats := replayed(t, log)
 		compare(t, rows, sessions)

@@ -1,4 +1,4 @@
-package ingest_test
+package postfix_test
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"postseal/reporting"
 	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/ingest/maillog/maillogtest"
+	"postseal/reporting/ingest/postfix"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -64,7 +65,7 @@ func reads(t *testing.T, log []byte, want ...string) maillog.Stats {
 	return stats
 }
 
-func TestPostfixSessions(t *testing.T) {
+func TestSessions(t *testing.T) {
 	t.Run("RPT-024 messages and recipients on one session count once", func(t *testing.T) {
 		reads(t, smtpLog(upA, to("u@a.example", mxA+":25", "250 ok"), to("v@a.example", mxA+":25", "250 ok"),
 			"Verified TLS connection reused to "+mxA+":25: TLSv1.3", to("w@a.example", mxA+":25", "250 ok")),
@@ -120,7 +121,7 @@ func TestPostfixSessions(t *testing.T) {
 	})
 }
 
-func TestPostfixResultTypes(t *testing.T) {
+func TestResultTypes(t *testing.T) {
 	failed := func(t *testing.T, said, want string) {
 		t.Helper()
 		reads(t, smtpLog(said, upA, to("u@a.example", mxA+":25", "Server certificate not verified")), "a.example mx.a.example[192.0.2.1] "+want)
@@ -256,7 +257,7 @@ func TestPostfixResultTypes(t *testing.T) {
 	})
 }
 
-func TestPostfixPrograms(t *testing.T) {
+func TestPrograms(t *testing.T) {
 	as := func(tag string) []byte {
 		return smtpLog("@"+tag+" "+upA, "@"+tag+" "+to("u@a.example", mxA+":25", "250 ok"))
 	}
@@ -270,7 +271,7 @@ func TestPostfixPrograms(t *testing.T) {
 		t.Run("does not count "+tag, func(t *testing.T) { reads(t, as(tag)) })
 	}
 	t.Run("other transports can be relaxed", func(t *testing.T) {
-		r := newPostfix(maillog.Options{Relaxed: []string{"reports"}})
+		r := postfix.New(maillog.Options{Relaxed: []string{"reports"}})
 		var got []string
 		log := append(as("postfix/reports/smtp[7]"), as("postfix/postseal-relaxed/smtp[8]")...)
 		replayLines(log, r, func(s reporting.Session) { got = append(got, s.MXHost) })
@@ -288,8 +289,8 @@ func TestPostfixPrograms(t *testing.T) {
 	})
 }
 
-// TestPostfixForged lets remote hosts and senders write what looks like lines.
-func TestPostfixForged(t *testing.T) {
+// TestForged lets remote hosts and senders write what looks like lines.
+func TestForged(t *testing.T) {
 	const a = "a.example mx.a.example[192.0.2.1]"
 	victim := "mx.victim.example[198.51.100.1]"
 	t.Run("in the reply to a delivery", func(t *testing.T) {
@@ -335,7 +336,7 @@ func TestPostfixForged(t *testing.T) {
 	})
 }
 
-func TestPostfixForgedRelay(t *testing.T) {
+func TestForgedRelay(t *testing.T) {
 	// A remote host that repeats its own relay hides its own session, and no other.
 	reply := "host " + mxA + " said: 550 >, relay=" + mxA + ":25, delay=0, delays=0/0/0/0, dsn=2.0.0, status=sent (250 ok"
 	if stats := reads(t, smtpLog(upA, to("u@a.example", mxA+":25", reply))); stats.Unparsed != 1 || stats.Dropped != 1 {
@@ -343,7 +344,7 @@ func TestPostfixForgedRelay(t *testing.T) {
 	}
 }
 
-func TestPostfixAddresses(t *testing.T) {
+func TestAddresses(t *testing.T) {
 	const a = "a.example mx.a.example[192.0.2.1]"
 	for _, address := range []string{"u@a.example", "u@A.Example", "u@a.example.", `"a b"@a.example`, `"a@b.example>, c"@a.example`, `"a\"@b.example"@a.example`, "u>v@a.example", "@a.example", "a@b@a.example", "caf\xe9@a.example"} {
 		reads(t, smtpLog(upA, to(address, mxA+":25", "250 ok")), a)
@@ -356,8 +357,8 @@ func TestPostfixAddresses(t *testing.T) {
 	}
 }
 
-// TestPostfixLost leaves lines out, as a syslog daemon does under load.
-func TestPostfixLost(t *testing.T) {
+// TestLost leaves lines out, as a syslog daemon does under load.
+func TestLost(t *testing.T) {
 	const b = "b.example mx.b.example[192.0.2.9]"
 	up := "Trusted TLS connection established to mx.b.example[192.0.2.9]:25: TLSv1.3"
 	sent := strings.Replace(to("u@b.example", "mx.b.example[192.0.2.9]:25", "250 ok"), id, "2FA629C04DB", 1)
@@ -407,7 +408,7 @@ func TestPostfixLost(t *testing.T) {
 	})
 }
 
-func TestPostfixRecipients(t *testing.T) {
+func TestRecipients(t *testing.T) {
 	refused := "TLS is required, but was not offered by host " + mxA
 	a := "a.example mx.a.example[192.0.2.1] starttls-not-supported"
 	t.Run("further recipients repeat what failed", func(t *testing.T) {
@@ -438,9 +439,9 @@ func TestPostfixRecipients(t *testing.T) {
 	})
 }
 
-// TestPostfixForgets runs many short-lived processes, as master(8) does.
-func TestPostfixForgets(t *testing.T) {
-	r := newPostfix(maillogtest.Options())
+// TestForgets runs many short-lived processes, as master(8) does.
+func TestForgets(t *testing.T) {
+	r := postfix.New(maillogtest.Options())
 	sessions := 0
 	largest := 0
 	for n := range 10_000 {
@@ -460,9 +461,9 @@ func TestPostfixForgets(t *testing.T) {
 	}
 }
 
-// TestPostfixBounds opens more than is kept.
-func TestPostfixBounds(t *testing.T) {
-	r := newPostfix(maillogtest.Options())
+// TestBounds opens more than is kept.
+func TestBounds(t *testing.T) {
+	r := postfix.New(maillogtest.Options())
 	line := func(pid, host int) []byte {
 		return fmt.Appendf(nil, "Nov 22 03:24:00 mta37 postfix/smtp[%d]: SSL_connect error to mx%d.%s.example[192.0.2.1]:25: -1", pid, host, strings.Repeat("a", 60))
 	}
@@ -472,14 +473,14 @@ func TestPostfixBounds(t *testing.T) {
 	if s := r.Stats(); s.Open != 16384 || s.Dropped != 20_000-16384 {
 		t.Errorf("many processes: %+v", s)
 	}
-	r = newPostfix(maillogtest.Options())
+	r = postfix.New(maillogtest.Options())
 	for host := range 1000 {
 		r.Line(line(1, host), nil)
 	}
 	if s := r.Stats(); s.Open != 1 || s.Dropped != 1000-64 {
 		t.Errorf("many hosts: %+v", s)
 	}
-	r = newPostfix(maillogtest.Options())
+	r = postfix.New(maillogtest.Options())
 	for n := range 1600 * 64 {
 		r.Line(line(n/64, n), nil)
 	}
@@ -489,7 +490,7 @@ func TestPostfixBounds(t *testing.T) {
 	if n := len(r.AppendState(nil)); n > 32<<20 {
 		t.Errorf("a state of %d bytes", n)
 	}
-	r = newPostfix(maillogtest.Options())
+	r = postfix.New(maillogtest.Options())
 	r.Line(append(line(1, 1), make([]byte, maillog.MaxLine)...), nil)
 	if s := r.Stats(); s.Oversize != 1 || s.Open != 0 {
 		t.Errorf("a huge line: %+v", s)

@@ -1,4 +1,4 @@
-package ingest_test
+package postfix_test
 
 import (
 	"bytes"
@@ -13,11 +13,12 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest/maillog/maillogtest"
+	"postseal/reporting/ingest/postfix"
 )
 
 // addLogs takes every log of one folder as a seed, and its first lines in all forms.
 func addLogs(f *testing.F) {
-	files, err := filepath.Glob("testdata/postfix-3.*/*.log")
+	files, err := filepath.Glob("testdata/3.*/*.log")
 	if err != nil || len(files) == 0 {
 		f.Fatalf("no logs: %v", err)
 	}
@@ -42,8 +43,8 @@ func addLogs(f *testing.F) {
 	}
 }
 
-// FuzzPostfix reads anything, and goes on from a saved state in its middle.
-func FuzzPostfix(f *testing.F) {
+// FuzzLog reads anything, and goes on from a saved state in its middle.
+func FuzzLog(f *testing.F) {
 	addLogs(f)
 	f.Add([]byte(strings.Join(mta37(pfReceived, pfUp, pfDeferred, pfUp, pfSent, pfRemoved), "\n")), uint16(500))
 	f.Fuzz(func(t *testing.T, log []byte, middle uint16) {
@@ -68,7 +69,7 @@ func FuzzPostfix(f *testing.F) {
 		}
 		var again []reporting.Session
 		emit := func(s reporting.Session) { again = append(again, s) }
-		first, second := newPostfix(maillogtest.Options()), newPostfix(maillogtest.Options())
+		first, second := postfix.New(maillogtest.Options()), postfix.New(maillogtest.Options())
 		replayLines(log[:split], first, emit)
 		if err := second.RestoreState(first.AppendState(nil)); err != nil {
 			t.Fatal(err)
@@ -81,9 +82,9 @@ func FuzzPostfix(f *testing.F) {
 	})
 }
 
-// FuzzPostfixState restores anything that has the right checksum.
-func FuzzPostfixState(f *testing.F) {
-	r := newPostfix(maillogtest.Options())
+// FuzzState restores anything that has the right checksum.
+func FuzzState(f *testing.F) {
+	r := postfix.New(maillogtest.Options())
 	for line := range bytes.Lines(smtpLog(upA, id+": host x said: 450", upA2, "TLSRPT: status=success, domain=a.example, receiving_mx="+mxA,
 		"@postfix/smtp[8] certificate verification failed for "+mxA+":25: self-signed certificate",
 		"@postfix/cleanup[8] "+id+": message-id="+maillogtest.OwnID,
@@ -93,7 +94,7 @@ func FuzzPostfixState(f *testing.F) {
 		f.Add(state[:len(state)-4])
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r := newPostfix(maillogtest.Options())
+		r := postfix.New(maillogtest.Options())
 		if r.RestoreState(binary.LittleEndian.AppendUint32(bytes.Clone(body), crc32.ChecksumIEEE(body))) != nil {
 			return
 		}

@@ -1,11 +1,11 @@
-package ingest_test
+package postfix_test
 
 import (
 	"testing"
 )
 
 // What a log of Postfix says at each level, and in the delivery line of 3.11.
-func TestPostfixLevels(t *testing.T) {
+func TestLevels(t *testing.T) {
 	delivered := func(tls string) string {
 		return id + ": to=<u@a.example>, relay=" + mxA + ":25, delay=0.1, delays=0/0/0/0.1, tls=" + tls + ", dsn=2.0.0, status=sent (250 ok)"
 	}

@@ -1,4 +1,4 @@
-package ingest
+package postfix
 
 import (
 	"bytes"
@@ -140,7 +140,7 @@ func addressEnd(b []byte) (address, rest []byte, ok bool) {
 }
 
 // queued reads a line with a queue id.
-func (p *postfix) queued(e *maillog.Entry, id, text []byte, emit func(reporting.Session)) {
+func (p *Log) queued(e *maillog.Entry, id, text []byte, emit func(reporting.Session)) {
 	if bytes.HasPrefix(text, []byte("to=<")) {
 		p.recipient(e, id, text, emit)
 		return
@@ -172,7 +172,7 @@ func (p *postfix) queued(e *maillog.Entry, id, text []byte, emit func(reporting.
 }
 
 // recipient reads the line that ends a delivery, or one of several.
-func (p *postfix) recipient(e *maillog.Entry, id, text []byte, emit func(reporting.Session)) {
+func (p *Log) recipient(e *maillog.Entry, id, text []byte, emit func(reporting.Session)) {
 	process := p.open.find(e.Key)
 	r, ok := readRecipient(text)
 	at, okTime := p.clock.At(e.Stamp)
@@ -238,7 +238,7 @@ func (r *recipientLine) dane() bool {
 }
 
 // conclude adds what the line itself tells of its session.
-func (p *postfix) conclude(e *maillog.Entry, process *smtpProcess, r *recipientLine) {
+func (p *Log) conclude(e *maillog.Entry, process *smtpProcess, r *recipientLine) {
 	at, _ := p.clock.At(e.Stamp)
 	if relay, plain := r.plaintext(); plain && !process.knows(relay) {
 		p.add(process, refusedTry(p.names.of(relay), "", at))
@@ -268,7 +268,7 @@ func (p *postfix) conclude(e *maillog.Entry, process *smtpProcess, r *recipientL
 
 // unverified fails the session that was given up because of its certificate. relay is
 // nil where the line does not name the host.
-func (p *postfix) unverified(e *maillog.Entry, process *smtpProcess, relay []byte) {
+func (p *Log) unverified(e *maillog.Entry, process *smtpProcess, relay []byte) {
 	try := process.lastUp(relay)
 	at, _ := p.clock.At(e.Stamp)
 	if try == nil {
@@ -305,7 +305,7 @@ func (p *postfix) unverified(e *maillog.Entry, process *smtpProcess, relay []byt
 // handshake is "Cannot start TLS", which may be our own fault: it counts only if
 // SSL_connect had failed before, in this process or in tlsproxy. The line about a host
 // that is not the last names none, so there tlsproxy cannot be asked.
-func (p *postfix) handshake(e *maillog.Entry, process *smtpProcess, relay []byte) {
+func (p *Log) handshake(e *maillog.Entry, process *smtpProcess, relay []byte) {
 	at, _ := p.clock.At(e.Stamp)
 	if last := process.last(); last != nil && last.kind == tryBroken {
 		return
@@ -324,7 +324,7 @@ func (p *postfix) handshake(e *maillog.Entry, process *smtpProcess, relay []byte
 
 // merge gives the sessions what TLSRPT lines say of them. A line that goes with no
 // other is a session by itself.
-func (p *postfix) merge(process *smtpProcess) {
+func (p *Log) merge(process *smtpProcess) {
 	for i := range process.reports {
 		r := &process.reports[i]
 		try := process.unreported(r.relay)

@@ -1,4 +1,4 @@
-package ingest
+package postfix
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 //
 // A message that a filter hands back, or that is queued again, has a new queue id, and
 // the same Message-ID.
-func (p *postfix) ownLine(e *maillog.Entry, id, text []byte) {
+func (p *Log) ownLine(e *maillog.Entry, id, text []byte) {
 	m := p.own.Find(e.Host, id)
 	messageID, received := bytes.CutPrefix(text, []byte("message-id="))
 	if m == nil && (!received || p.own.Is == nil) {
@@ -44,7 +44,7 @@ func (p *postfix) ownLine(e *maillog.Entry, id, text []byte) {
 	}
 }
 
-func (p *postfix) tell(m *maillog.Slot[maillog.OwnMail], r *recipientLine, at time.Time) {
+func (p *Log) tell(m *maillog.Slot[maillog.OwnMail], r *recipientLine, at time.Time) {
 	status := maillog.Status(r.status)
 	switch status {
 	case maillog.Sent, maillog.Deferred, maillog.Bounced:
@@ -60,7 +60,7 @@ func (p *postfix) tell(m *maillog.Slot[maillog.OwnMail], r *recipientLine, at ti
 
 // aboutOwn passes lines about messages of ours, from the bracket of the process id on.
 // It does little for others.
-func (p *postfix) aboutOwn(b []byte) bool {
+func (p *Log) aboutOwn(b []byte) bool {
 	if p.own.Is == nil && !p.own.Any() {
 		return false
 	}
@@ -76,7 +76,7 @@ func (p *postfix) aboutOwn(b []byte) bool {
 }
 
 // aboutOwnJSON is the same for an object of journald.
-func (p *postfix) aboutOwnJSON(line []byte) bool {
+func (p *Log) aboutOwnJSON(line []byte) bool {
 	if p.own.Is == nil && !p.own.Any() {
 		return false
 	}
@@ -90,7 +90,7 @@ func (p *postfix) aboutOwnJSON(line []byte) bool {
 }
 
 // begins reports whether a text is about a message of ours, or brings one.
-func (p *postfix) begins(text []byte) bool {
+func (p *Log) begins(text []byte) bool {
 	i := bytes.IndexByte(text[:min(len(text), maxQueueID+1)], ':')
 	if i < 0 {
 		return false

@@ -1,4 +1,4 @@
-package ingest_test
+package postfix_test
 
 import (
 	"bytes"
@@ -15,11 +15,12 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest/maillog/maillogtest"
+	"postseal/reporting/ingest/postfix"
 )
 
-// TestPostfixForms writes each recorded log in each form.
-func TestPostfixForms(t *testing.T) {
-	files, err := filepath.Glob("testdata/postfix-3.7/*.log")
+// TestForms writes each recorded log in each form.
+func TestForms(t *testing.T) {
+	files, err := filepath.Glob("testdata/3.7/*.log")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no logs: %v", err)
 	}
@@ -47,9 +48,9 @@ func TestPostfixForms(t *testing.T) {
 	}
 }
 
-// TestPostfixState goes on from the saved state at each line of each log.
-func TestPostfixState(t *testing.T) {
-	first, second := newPostfix(maillogtest.Options()), newPostfix(maillogtest.Options())
+// TestState goes on from the saved state at each line of each log.
+func TestState(t *testing.T) {
+	first, second := postfix.New(maillogtest.Options()), postfix.New(maillogtest.Options())
 	nothing := first.AppendState(nil)
 	postfixLogs(t, func(t *testing.T, log []byte, _ []expected) {
 		want, _ := replayed(t, log)
@@ -81,9 +82,9 @@ func TestPostfixState(t *testing.T) {
 	})
 }
 
-// TestPostfixStateRefused damages a state in each place.
-func TestPostfixStateRefused(t *testing.T) {
-	r := newPostfix(maillogtest.Options())
+// TestStateRefused damages a state in each place.
+func TestStateRefused(t *testing.T) {
+	r := postfix.New(maillogtest.Options())
 	r.Line([]byte("Nov 22 03:24:00 mta37 postfix/smtp[23424]: Verified TLS connection established to mx.a.example[127.0.60.101]:25: TLSv1.3"), nil)
 	state := r.AppendState(nil)
 	refused := func(what string, bad []byte) {
@@ -107,9 +108,9 @@ func TestPostfixStateRefused(t *testing.T) {
 	}
 }
 
-// TestPostfixInterleaved mixes the lines of two logs as two processes would write them.
-func TestPostfixInterleaved(t *testing.T) {
-	files, err := filepath.Glob("testdata/postfix-3.*/*.log")
+// TestInterleaved mixes the lines of two logs as two processes would write them.
+func TestInterleaved(t *testing.T) {
+	files, err := filepath.Glob("testdata/3.*/*.log")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,8 +168,8 @@ func sorted(sessions []reporting.Session) (all []string) {
 	return all
 }
 
-// TestPostfixJournal reads fields that journald writes in more than one way.
-func TestPostfixJournal(t *testing.T) {
+// TestJournal reads fields that journald writes in more than one way.
+func TestJournal(t *testing.T) {
 	const object = `{"_HOSTNAME":"h","SYSLOG_IDENTIFIER":"postfix/smtp","__REALTIME_TIMESTAMP":"1795317829000000",`
 	sent := object + `"_PID":"7","MESSAGE":"` + to("u@a.example", mxA+":25", "250 ok") + `"}`
 	for _, fields := range []string{
