@@ -16,6 +16,7 @@ package ingest
 import (
 	"fmt"
 
+	"postseal/reporting/ingest/exim"
 	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/ingest/postfix"
 )
@@ -32,6 +33,6 @@ func New(format string, o maillog.Options) (maillog.Reader, error) {
 // formats makes the reader of each format.
 var formats = map[string]func(maillog.Options) maillog.Reader{
 	"postfix":  func(o maillog.Options) maillog.Reader { return postfix.New(o) },
-	"exim":     func(o maillog.Options) maillog.Reader { return newExim(o) },
+	"exim":     func(o maillog.Options) maillog.Reader { return exim.New(o) },
 	"sendmail": func(o maillog.Options) maillog.Reader { return newSendmail(o) },
 }

@@ -16,4 +16,4 @@ func reader(format string) func(maillog.Options) maillog.Reader {
 	}
 }
 
-var newExim, newSendmail = reader("exim"), reader("sendmail")
+var newSendmail = reader("sendmail")

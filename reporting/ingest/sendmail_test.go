@@ -35,6 +35,7 @@ func TestSendmailCorpus(t *testing.T) {
 }
 
 const (
+	good     = "a.example mx.a.example 192.0.2.1"
 	smtpTo   = "Nov 22 03:12:18 mta sm-mta[25732]: 6AM3CIox025729: to=<u@a.example>, delay=00:00:00, xdelay=00:00:00, mailer=esmtp, pri=30084, relay=mx.a.example. [192.0.2.1], dsn="
 	smtpSent = smtpTo + "2.0.0, stat=Sent (queued)"
 	deferred = smtpTo + "4.7.0, stat=Deferred: "
@@ -238,4 +239,8 @@ func FuzzSendmailLog(f *testing.F) {
 	f.Add([]byte(strings.Join([]string{failed, subject + "x", rcpt + "454 4.7.0 DANE check failed.", smtpSent}, "\n")))
 	f.Add([]byte(strings.Join([]string{process + "6AM3CIox025729: from=a, size=1, class=0, nrcpts=2, msgid=" + maillogtest.OwnID + ", proto=ESMTP", verified, smtpSent}, "\n")))
 	f.Fuzz(func(t *testing.T, log []byte) { maillogtest.Fuzz(t, newSendmail, log) })
+}
+
+func BenchmarkSendmailLog(b *testing.B) {
+	maillogtest.Bench(b, newSendmail, "testdata/sendmail-8.17.1.9/opportunistic-loglevel12.log")
 }

@@ -22,6 +22,7 @@ import (
 	"postseal/reporting"
 	"postseal/reporting/daily"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/exim"
 	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/store"
 	"postseal/reporting/tlsrpt"
@@ -46,7 +47,7 @@ type recording struct {
 	logs      []mailLog
 	datagrams *ingest.DatagramReceiver
 	socket    *net.UnixConn
-	events    *ingest.Events
+	events    *exim.Events
 	prober    *probe.Prober
 	reporter  *daily.Reporter // nil: no reports are sent
 
@@ -119,7 +120,7 @@ func (d *daemon) buildRecording(db *boltdb.DB) error {
 		if err != nil {
 			return err
 		}
-		r.events = &ingest.Events{Roots: roots, Own: r.own, Emit: func(s reporting.Session) { r.recorder.Record(s, fromEvents) }}
+		r.events = &exim.Events{Roots: roots, Own: r.own, Emit: func(s reporting.Session) { r.recorder.Record(s, fromEvents) }}
 		d.exim.Event = r.events.Line
 	}
 	if d.config.Reporting.Probe {

@@ -1,4 +1,4 @@
-package ingest
+package exim
 
 import (
 	"bytes"
@@ -25,7 +25,7 @@ func eximMessageID(b []byte) []byte {
 }
 
 // tell says what became of a message of ours. Exim logs a deferral at each queue run.
-func (x *exim) tell(id []byte, r *eximRecipient, at time.Time) {
+func (x *Log) tell(id []byte, r *eximRecipient, at time.Time) {
 	m := x.own.Find(nil, id)
 	if m == nil {
 		return

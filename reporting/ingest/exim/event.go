@@ -1,4 +1,4 @@
-package ingest
+package exim
 
 import (
 	"encoding/base64"

@@ -1,4 +1,4 @@
-package ingest
+package exim
 
 import (
 	"crypto/x509"

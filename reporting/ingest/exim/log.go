@@ -1,4 +1,18 @@
-package ingest
+// Package exim reads what Exim tells of its TLS sessions: its main log ([Log]), of versions
+// 4.94 to 4.100, and the events that it raises while it delivers ([Events]). Either is one
+// source of sessions for a host, never both.
+//
+// The log comes for nothing and has a checkpoint, but says little of hosts that were not
+// the last, and nothing of deliveries in clear. The events name each host, the reply to its
+// EHLO (RFC 5321 §4.1.1.1, RFC 3207 §4) and the certificates that it showed, which are
+// verified once more here: Exim's word for all that may be wrong with them is one, where
+// RFC 8460 §4.3 knows several, and what MTA-STS would say of them (RFC 8461 §4.2) nobody
+// asks it.
+//
+// Both know a connection by message, host and our own port. Sessions are counted, not
+// messages (RFC 8460 §4.2), and a second connection in clear, after a handshake that failed,
+// is no second session.
+package exim
 
 import (
 	"bytes"
@@ -23,7 +37,7 @@ const (
 	eximWait = time.Hour
 )
 
-// exim reads the main log of Exim, its own file or through syslog.
+// Log reads the main log of Exim, its own file or through syslog.
 //
 // A line about a recipient names everything: domain, host, address and, with
 // +outgoing_interface, our own port, which tells connections apart. But of a host that
@@ -31,7 +45,7 @@ const (
 // under the message id for the recipients that follow. Deliveries in clear are no
 // sessions: the log does not say whether STARTTLS was offered, and without +tls_cipher all
 // would look so.
-type exim struct {
+type Log struct {
 	skip  []string
 	clock maillog.Clock
 	stats maillog.Stats
@@ -40,20 +54,22 @@ type exim struct {
 	buf   [48]byte
 }
 
-func newExim(o maillog.Options) *exim {
+// New makes a reader that has read nothing yet.
+func New(o maillog.Options) *Log {
 	o = o.Filled()
-	x := &exim{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
+	x := &Log{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
 	x.skip = append(append(x.skip, o.Relaxed...), notCounted...)
 	x.init()
 	return x
 }
 
-func (x *exim) init() {
+func (x *Log) init() {
 	x.open.Init(maxMessages, maxMessageBytes, (*eximMessage).weight)
 	x.own.Forget()
 }
 
-func (x *exim) Line(line []byte, emit func(reporting.Session)) {
+// Line is that of [maillog.Reader].
+func (x *Log) Line(line []byte, emit func(reporting.Session)) {
 	x.stats.Lines++
 	if len(line) > maillog.MaxLine {
 		x.stats.Oversize++
@@ -74,7 +90,7 @@ func (x *exim) Line(line []byte, emit func(reporting.Session)) {
 
 // head takes off what stands before the text: Exim's own stamp, or that of syslog, or
 // both.
-func (x *exim) head(line []byte) (stamp, id, text []byte, ok bool) {
+func (x *Log) head(line []byte) (stamp, id, text []byte, ok bool) {
 	stamp, rest, own := eximStamp(line, x.buf[:])
 	if own {
 		if id, text, ok = eximID(rest); ok {
@@ -113,7 +129,7 @@ func eximMatters(text []byte) bool {
 }
 
 // message reads one line of a message.
-func (x *exim) message(id, text []byte, at time.Time, emit func(reporting.Session)) {
+func (x *Log) message(id, text []byte, at time.Time, emit func(reporting.Session)) {
 	if bytes.HasPrefix(text, []byte("<= ")) {
 		x.own.Received(nil, id, eximMessageID(text), 0, at)
 		return
@@ -149,7 +165,7 @@ func (x *exim) message(id, text []byte, at time.Time, emit func(reporting.Sessio
 }
 
 // attempt reads a line about a host that failed, without a recipient.
-func (x *exim) attempt(id, text []byte, at time.Time) (t eximTry, ok bool) {
+func (x *Log) attempt(id, text []byte, at time.Time) (t eximTry, ok bool) {
 	t.at = at
 	if h, why, ok := eximUnencrypted(text); ok {
 		t.host, t.result, t.reason = h, tlsrpt.ValidationFailure, why
@@ -179,7 +195,7 @@ func (x *exim) attempt(id, text []byte, at time.Time) (t eximTry, ok bool) {
 	return t, ok
 }
 
-func (x *exim) detail(id []byte, ip netip.Addr, at time.Time) string {
+func (x *Log) detail(id []byte, ip netip.Addr, at time.Time) string {
 	if m := x.open.Find(id); m != nil {
 		return m.Value.detail(ip, at)
 	}
@@ -187,7 +203,7 @@ func (x *exim) detail(id []byte, ip netip.Addr, at time.Time) string {
 }
 
 // recipient reads a line that names a domain.
-func (x *exim) recipient(id []byte, r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+func (x *Log) recipient(id []byte, r *eximRecipient, at time.Time, emit func(reporting.Session)) {
 	if slices.Contains(x.skip, r.transport) {
 		if m := x.open.Find(id); m != nil {
 			m.Value.take(&r.host) // tried on behalf of this recipient, and not to be counted
@@ -231,7 +247,7 @@ func outside(r *eximRecipient) bool {
 }
 
 // connection: the recipient was tried at a host.
-func (x *exim) connection(slot *maillog.Slot[eximMessage], r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+func (x *Log) connection(slot *maillog.Slot[eximMessage], r *eximRecipient, at time.Time, emit func(reporting.Session)) {
 	m := &slot.Value
 	if r.tls {
 		m.forgive(r.host.ip)
@@ -259,7 +275,7 @@ func (x *exim) connection(slot *maillog.Slot[eximMessage], r *eximRecipient, at 
 	}
 }
 
-func (x *exim) emit(m *maillog.Slot[eximMessage], t eximTry, domain string, emit func(reporting.Session)) {
+func (x *Log) emit(m *maillog.Slot[eximMessage], t eximTry, domain string, emit func(reporting.Session)) {
 	if x.own.Any() && x.own.Find(nil, []byte(m.Key)) != nil {
 		x.stats.Own++
 		return
@@ -280,7 +296,7 @@ func (x *exim) emit(m *maillog.Slot[eximMessage], t eximTry, domain string, emit
 
 // settle ends a message: what has not found its recipient belongs to the only domain
 // that the message went to, if it is only one.
-func (x *exim) settle(m *maillog.Slot[eximMessage], emit func(reporting.Session)) {
+func (x *Log) settle(m *maillog.Slot[eximMessage], emit func(reporting.Session)) {
 	for _, t := range m.Value.tries {
 		if len(m.Value.domains) == 1 {
 			x.emit(m, t, m.Value.domains[0], emit)
@@ -292,25 +308,27 @@ func (x *exim) settle(m *maillog.Slot[eximMessage], emit func(reporting.Session)
 }
 
 // expire settles the messages of which nothing was logged for long.
-func (x *exim) expire(now time.Time, emit func(reporting.Session)) {
+func (x *Log) expire(now time.Time, emit func(reporting.Session)) {
 	for m := x.open.Oldest(); m != nil && now.Sub(m.At) > eximWait; m = x.open.Oldest() {
 		x.settle(m, emit)
 	}
 }
 
 // bound keeps the table within its bounds.
-func (x *exim) bound(m *maillog.Slot[eximMessage]) {
+func (x *Log) bound(m *maillog.Slot[eximMessage]) {
 	x.open.Settle(m, func(evicted *eximMessage) { x.stats.Dropped += uint64(len(evicted.tries)) })
 }
 
-func (x *exim) Flush(emit func(reporting.Session)) {
+// Flush is that of [maillog.Reader].
+func (x *Log) Flush(emit func(reporting.Session)) {
 	for m := x.open.Oldest(); m != nil; m = x.open.Oldest() {
 		x.settle(m, emit)
 	}
 	x.own.Forget()
 }
 
-func (x *exim) Stats() maillog.Stats {
+// Stats is that of [maillog.Reader].
+func (x *Log) Stats() maillog.Stats {
 	s := x.stats
 	for m := range x.open.All {
 		if len(m.Value.tries) > 0 {

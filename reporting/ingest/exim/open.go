@@ -1,4 +1,4 @@
-package ingest
+package exim
 
 import (
 	"net/netip"
@@ -158,15 +158,16 @@ func (m *eximMessage) weight() int {
 	return n
 }
 
-// eximStateVersion names the layout below, and no other reader's. The one before had no
+// stateVersion names the layout below, and no other reader's. The one before had no
 // messages of our own.
 const (
-	eximStateVersion = 0x42
-	eximStateBefore  = 0x41
+	stateVersion = 0x42
+	stateBefore  = 0x41
 )
 
-func (x *exim) AppendState(dst []byte) []byte {
-	w := maillog.NewStateWriter(dst, eximStateVersion)
+// AppendState is that of [maillog.Reader].
+func (x *Log) AppendState(dst []byte) []byte {
+	w := maillog.NewStateWriter(dst, stateVersion)
 	w.Uint(uint64(x.open.Len()))
 	for m := range x.open.All {
 		w.Text(m.Key)
@@ -177,12 +178,13 @@ func (x *exim) AppendState(dst []byte) []byte {
 	return w.Sealed()
 }
 
-func (x *exim) RestoreState(state []byte) error {
-	r, err := maillog.NewStateReader(state, eximStateVersion, eximStateBefore)
+// RestoreState is that of [maillog.Reader].
+func (x *Log) RestoreState(state []byte) error {
+	r, err := maillog.NewStateReader(state, stateVersion, stateBefore)
 	if err != nil {
 		return err
 	}
-	var fresh exim
+	var fresh Log
 	fresh.init()
 	for range r.Count(maxMessages) {
 		m := &maillog.Slot[eximMessage]{Key: r.Text(), At: r.Time(), Value: readEximMessage(r)}

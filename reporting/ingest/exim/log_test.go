@@ -1,4 +1,4 @@
-package ingest_test
+package exim_test
 
 import (
 	"bytes"
@@ -13,12 +13,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/exim"
 	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/ingest/maillog/maillogtest"
 )
 
-func TestEximCorpus(t *testing.T) {
-	files, err := filepath.Glob("testdata/exim-*/*.log")
+func TestCorpus(t *testing.T) {
+	files, err := filepath.Glob("testdata/*/*.log")
 	if err != nil || len(files) < 3 {
 		t.Fatalf("%d files, error %v", len(files), err)
 	}
@@ -28,7 +29,7 @@ func TestEximCorpus(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, st := maillogtest.Read(t, newExim, log)
+			got, st := maillogtest.Read(t, exim.New, log)
 			want := maillogtest.ReadExpected(t, strings.TrimSuffix(file, ".log")+".expected.jsonl")
 			hangs := bytes.Contains(log, []byte("hang.example.test"))
 			maillogtest.Compare(t, want, got, true, func(x *maillogtest.Expectation) bool {
@@ -53,7 +54,7 @@ const (
 	sent = "=> u@a.example " + via + mx + x13 + tail
 )
 
-func TestEximForms(t *testing.T) {
+func TestForms(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		lines []string
@@ -128,14 +129,14 @@ func TestEximForms(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, maillogtest.Told(t, newExim, tt.lines...)); diff != "" {
+			if diff := cmp.Diff(tt.want, maillogtest.Told(t, exim.New, tt.lines...)); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
-func TestEximFailures(t *testing.T) {
+func TestFailures(t *testing.T) {
 	const (
 		bad     = "a.example mx.a.example 192.0.2.1 "
 		gaveUp  = "== u@a.example R=postseal_sts T=postseal_smtp_sts defer (-37) " + mx + "DT=0s: TLS session: "
@@ -249,14 +250,14 @@ func TestEximFailures(t *testing.T) {
 		{"policy service down: not TLS", []string{id16 + "== u@a.example R=postseal_policy defer (-1) DT=0s: policy service unavailable"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, maillogtest.Told(t, newExim, tt.lines...)); diff != "" {
+			if diff := cmp.Diff(tt.want, maillogtest.Told(t, exim.New, tt.lines...)); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
-func TestEximTimes(t *testing.T) {
+func TestTimes(t *testing.T) {
 	for line, want := range map[string]string{
 		id16 + sent: "2026-11-22T03:01:00Z",
 		"2026-11-22 04:01:00.25 +0100 1xUxp6-0006vs-2u " + sent:                                              "2026-11-22T03:01:00.25Z",
@@ -265,7 +266,7 @@ func TestEximTimes(t *testing.T) {
 		"Nov 22 03:01:00 mta exim[9]: 1xUxp6-0006vs-2u " + sent:                                              "2026-11-22T03:01:00Z",
 		"2026-11-22 03:01:00 1xUxp6-0006vs-2u == u@a.example R=r T=t defer (-37) " + mx + ": TLS session: x": "2026-11-22T03:01:00Z",
 	} {
-		sessions, _ := maillogtest.Read(t, newExim, []byte(line))
+		sessions, _ := maillogtest.Read(t, exim.New, []byte(line))
 		if len(sessions) != 1 || sessions[0].Time.Format(time.RFC3339Nano) != want {
 			t.Errorf("%s: got %+v, want one at %s", line, sessions, want)
 		} else if sessions[0].SendingIP != netip.MustParseAddr("198.51.100.1") && strings.Contains(line, "I=") {
@@ -274,9 +275,9 @@ func TestEximTimes(t *testing.T) {
 	}
 }
 
-func TestEximBounds(t *testing.T) {
+func TestBounds(t *testing.T) {
 	discard := func(reporting.Session) {}
-	r := newExim(maillogtest.Options())
+	r := exim.New(maillogtest.Options())
 	for i := range 40_000 {
 		id := fmt.Sprintf("2026-11-22 03:01:00 1xUxp6-%06d-2u ", i)
 		r.Line([]byte(id+"TLS session: (gnutls_handshake): timed out: delivering unencrypted to H=mx.a.example [192.0.2.1] (not in hosts_require_tls)"), discard)
@@ -307,8 +308,8 @@ func TestEximBounds(t *testing.T) {
 	}
 }
 
-func FuzzEximLog(f *testing.F) {
-	for _, file := range []string{"testdata/exim-4.96/sts.log", "testdata/exim-4.96/opportunistic.log", "testdata/exim-4.96-openssl/opportunistic.log"} {
+func FuzzLog(f *testing.F) {
+	for _, file := range []string{"testdata/4.96/sts.log", "testdata/4.96/opportunistic.log", "testdata/4.96-openssl/opportunistic.log"} {
 		log, err := os.ReadFile(file)
 		if err != nil {
 			f.Fatal(err)
@@ -319,13 +320,9 @@ func FuzzEximLog(f *testing.F) {
 	f.Add([]byte(id16 + sent))
 	f.Add([]byte(id16 + "<= a@mta.example.org U=a P=local S=1 id=" + maillogtest.BareID + "\n" + id16 + sent + "\n" + id16 + "Completed"))
 	f.Add([]byte("Nov 22 03:01:00 mta exim[99]: [1\\2] " + id23 + "DANE attempt failed; TLS connection to mx.a.example [192.0.2.1]: x"))
-	f.Fuzz(func(t *testing.T, log []byte) { maillogtest.Fuzz(t, newExim, log) })
+	f.Fuzz(func(t *testing.T, log []byte) { maillogtest.Fuzz(t, exim.New, log) })
 }
 
-func BenchmarkEximLog(b *testing.B) {
-	maillogtest.Bench(b, newExim, "testdata/exim-4.96/opportunistic.log")
-}
-
-func BenchmarkSendmailLog(b *testing.B) {
-	maillogtest.Bench(b, newSendmail, "testdata/sendmail-8.17.1.9/opportunistic-loglevel12.log")
+func BenchmarkLog(b *testing.B) {
+	maillogtest.Bench(b, exim.New, "testdata/4.96/opportunistic.log")
 }

@@ -1,4 +1,4 @@
-package ingest_test
+package exim_test
 
 import (
 	"bufio"
@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"postseal/reporting"
-	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/exim"
 	"postseal/reporting/ingest/maillog/maillogtest"
 	"postseal/reporting/tlsrpt"
 )
@@ -76,7 +76,7 @@ func readEvents(t testing.TB, file string) []recorded {
 // testCA is the CA of the corpora, which OpenSSL builds show with each chain.
 func testCA(t testing.TB) *x509.CertPool {
 	t.Helper()
-	for _, r := range readEvents(t, "testdata/exim-4.96-openssl/opportunistic.events.jsonl") {
+	for _, r := range readEvents(t, "testdata/4.96-openssl/opportunistic.events.jsonl") {
 		if _, der, ok := strings.Cut(r.Fields, "|der="); ok && strings.Contains(r.Fields, "|d=1|") {
 			raw, err := base64.StdEncoding.DecodeString(strings.SplitN(der, "|", 2)[0])
 			if err != nil {
@@ -98,7 +98,7 @@ func testCA(t testing.TB) *x509.CertPool {
 }
 
 func TestEventsCorpus(t *testing.T) {
-	files, err := filepath.Glob("testdata/exim-*/*.events.jsonl")
+	files, err := filepath.Glob("testdata/*/*.events.jsonl")
 	if err != nil || len(files) != 3 {
 		t.Fatalf("%d files, error %v", len(files), err)
 	}
@@ -106,7 +106,7 @@ func TestEventsCorpus(t *testing.T) {
 		t.Run(strings.TrimSuffix(strings.TrimPrefix(file, "testdata/"), ".events.jsonl"), func(t *testing.T) {
 			var got []reporting.Session
 			var now time.Time
-			e := &ingest.Events{Roots: testCA(t), Now: func() time.Time { return now }, Emit: func(s reporting.Session) { got = append(got, s) }}
+			e := &exim.Events{Roots: testCA(t), Now: func() time.Time { return now }, Emit: func(s reporting.Session) { got = append(got, s) }}
 			recordedEvents := readEvents(t, file)
 			for _, r := range recordedEvents {
 				var line string
@@ -165,7 +165,7 @@ const (
 )
 
 // joined feeds lines one second apart, ends, and returns what came out, in short.
-func joined(t *testing.T, e *ingest.Events, lines ...string) []string {
+func joined(t *testing.T, e *exim.Events, lines ...string) []string {
 	t.Helper()
 	var got []string
 	if e.Emit == nil {
@@ -312,7 +312,7 @@ func TestEvents(t *testing.T) {
 		}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got := joined(t, &ingest.Events{}, tt.lines...)
+			got := joined(t, &exim.Events{}, tt.lines...)
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -323,7 +323,7 @@ func TestEvents(t *testing.T) {
 // shown returns the tls:cert events of a domain of the corpora, in said's form.
 func shown(t *testing.T, domain string) []string {
 	t.Helper()
-	for _, file := range []string{"testdata/exim-4.96/opportunistic.events.jsonl", "testdata/exim-4.96/sts.events.jsonl"} {
+	for _, file := range []string{"testdata/4.96/opportunistic.events.jsonl", "testdata/4.96/sts.events.jsonl"} {
 		for _, r := range readEvents(t, file) {
 			if _, der, ok := strings.Cut(r.Fields, "|der="); ok && strings.Contains(r.Fields, "|dom="+domain+"|") {
 				return []string{said("tls:cert", "0", "der="+strings.SplitN(der, "|", 2)[0], "d="+domain, "h=mx."+domain)}
@@ -352,7 +352,7 @@ func TestEventsCertificates(t *testing.T) {
 	} {
 		domain, host := "d="+tt.domain, "h=mx."+tt.domain
 		ehlo := said("smtp:ehlo", withTLS, domain, host)
-		fails := func(e *ingest.Events, text string) (s reporting.Session) {
+		fails := func(e *exim.Events, text string) (s reporting.Session) {
 			e.Roots, e.Now = testCA(t), func() time.Time { return at }
 			e.Emit = func(got reporting.Session) { s = got }
 			lines := append([]string{ehlo}, shown(t, tt.domain)...)
@@ -360,22 +360,22 @@ func TestEventsCertificates(t *testing.T) {
 			return s
 		}
 		t.Run(tt.name, func(t *testing.T) {
-			s := fails(&ingest.Events{}, "TLS session: (certificate verification failed): certificate invalid")
+			s := fails(&exim.Events{}, "TLS session: (certificate verification failed): certificate invalid")
 			if s.Result != tt.result || s.Reason != tt.reason {
 				t.Errorf("GnuTLS: got %s (%s), want %s (%s)", s.Result, s.Reason, tt.result, tt.reason)
 			}
-			s = fails(&ingest.Events{}, "TLS session: (SSL_connect): error:0A000086:SSL routines::certificate verify failed")
+			s = fails(&exim.Events{}, "TLS session: (SSL_connect): error:0A000086:SSL routines::certificate verify failed")
 			if s.Result != tt.result {
 				t.Errorf("OpenSSL: got %s, want %s", s.Result, tt.result)
 			}
-			s = fails(&ingest.Events{}, "TLS session: (SSL_connect): error:0A00014D:SSL routines::legacy sigalg disallowed or unsupported")
+			s = fails(&exim.Events{}, "TLS session: (SSL_connect): error:0A00014D:SSL routines::legacy sigalg disallowed or unsupported")
 			if s.Result != tlsrpt.ValidationFailure || !strings.Contains(s.Reason, "legacy sigalg") {
 				t.Errorf("a handshake that fails behind the certificates: got %s (%s)", s.Result, s.Reason)
 			}
 		})
 		t.Run("refused: "+tt.name, func(t *testing.T) {
 			var s reporting.Session
-			e := &ingest.Events{Roots: testCA(t), Now: func() time.Time { return at }, Emit: func(got reporting.Session) { s = got }}
+			e := &exim.Events{Roots: testCA(t), Now: func() time.Time { return at }, Emit: func(got reporting.Session) { s = got }}
 			_, der, _ := strings.Cut(shown(t, tt.domain)[0], "der=")
 			der, _, _ = strings.Cut(der, " ")
 			joined(t, e, ehlo, said("msg:host:defer", "TLS session: (SSL_connect): error:0A000086:SSL routines::certificate verify failed", "e=-37", "der="+der, domain, host))
@@ -385,7 +385,7 @@ func TestEventsCertificates(t *testing.T) {
 		})
 		t.Run("verdict: "+tt.name, func(t *testing.T) {
 			var result tlsrpt.ResultType = "none"
-			e := &ingest.Events{
+			e := &exim.Events{
 				Roots: testCA(t), Now: func() time.Time { return at },
 				Verdict: func(host string, _ time.Time, r tlsrpt.ResultType, _ string) {
 					if host == "mx."+tt.domain {
@@ -407,7 +407,7 @@ func TestEventsCertificates(t *testing.T) {
 	t.Run("RPT-041 a DANE-TA chain with another name", func(t *testing.T) {
 		const name = "sts-wrongname.example.test"
 		lines := append([]string{said("smtp:ehlo", withTLS, "d="+name, "h=mx."+name)}, shown(t, name)...)
-		got := joined(t, &ingest.Events{}, append(lines,
+		got := joined(t, &exim.Events{}, append(lines,
 			said("dane:fail", "validation-failure", "d="+name, "h=mx."+name),
 			said("msg:host:defer", "TLS session: (certificate verification failed)", "e=-37", "d="+name, "h=mx."+name))...)
 		want := []string{name + " mx." + name + " tlsa mx." + name + " certificate-host-mismatch (certificate is for another host)"}
@@ -418,7 +418,7 @@ func TestEventsCertificates(t *testing.T) {
 	t.Run("RPT-044 DANE-EE ignores names and dates", func(t *testing.T) {
 		for _, name := range []string{"sts-wrongname.example.test", "sts-expired.example.test"} {
 			lines := append([]string{said("smtp:ehlo", withTLS, "d="+name, "h=mx."+name)}, shown(t, name)...)
-			got := joined(t, &ingest.Events{}, append(lines,
+			got := joined(t, &exim.Events{}, append(lines,
 				said("dane:fail", "validation-failure", "d="+name, "h=mx."+name),
 				said("msg:host:defer", "TLS session: (certificate verification failed): The certificate differs.", "e=-37", "d="+name, "h=mx."+name))...)
 			if len(got) != 1 || !strings.Contains(got[0], " certificate-not-trusted ") {
@@ -437,7 +437,7 @@ func TestEventsMalformed(t *testing.T) {
 		strings.Replace(whole, " x=", " x=!", 1), said("tls:cert", "0", "der=!"), said("smtp:ehlo", strings.Repeat("x", 64<<10)),
 	} {
 		emitted := 0
-		e := &ingest.Events{Emit: func(reporting.Session) { emitted++ }}
+		e := &exim.Events{Emit: func(reporting.Session) { emitted++ }}
 		err := e.Line(line)
 		e.Flush()
 		if st := e.Stats(); err == nil || emitted > 0 || st.Malformed != 1 || st.Events != 1 {
@@ -449,7 +449,7 @@ func TestEventsMalformed(t *testing.T) {
 func TestEventsAreBounded(t *testing.T) {
 	t.Run("connections that never end", func(t *testing.T) {
 		emitted := 0
-		e := &ingest.Events{Emit: func(reporting.Session) { emitted++ }}
+		e := &exim.Events{Emit: func(reporting.Session) { emitted++ }}
 		der := "der=" + strings.Repeat("QUFB", 500)
 		for i := range 11_000 {
 			m := fmt.Sprintf("m=m%d", i)
@@ -469,7 +469,7 @@ func TestEventsAreBounded(t *testing.T) {
 		now := time.Date(2026, 11, 22, 3, 0, 0, 0, time.UTC)
 		began := now
 		var got []reporting.Session
-		e := &ingest.Events{Now: func() time.Time { return now }, Emit: func(s reporting.Session) { got = append(got, s) }}
+		e := &exim.Events{Now: func() time.Time { return now }, Emit: func(s reporting.Session) { got = append(got, s) }}
 		for _, line := range []string{said("smtp:ehlo", withoutTLS), said("smtp:ehlo", withTLS, "m=other")} {
 			if err := e.Line(line); err != nil {
 				t.Fatal(err)
@@ -489,7 +489,7 @@ func TestEventsAreBounded(t *testing.T) {
 }
 
 func FuzzEvent(f *testing.F) {
-	for _, file := range []string{"testdata/exim-4.96/sts.events.jsonl", "testdata/exim-4.96-openssl/opportunistic.events.jsonl"} {
+	for _, file := range []string{"testdata/4.96/sts.events.jsonl", "testdata/4.96-openssl/opportunistic.events.jsonl"} {
 		var lines []string
 		for _, r := range readEvents(f, file)[:40] {
 			line, _ := r.line()
@@ -500,7 +500,7 @@ func FuzzEvent(f *testing.F) {
 	}
 	f.Add(said("dane:fail", "x") + "\n" + said("msg:host:defer", "DANE error"))
 	f.Fuzz(func(t *testing.T, input string) {
-		e := &ingest.Events{Now: func() time.Time { return time.Unix(1795318860, 0) }, Roots: x509.NewCertPool()}
+		e := &exim.Events{Now: func() time.Time { return time.Unix(1795318860, 0) }, Roots: x509.NewCertPool()}
 		e.Emit = func(s reporting.Session) {
 			maillogtest.CheckSession(t, s)
 			if !maillogtest.Occurs(s.Domain, input) {
@@ -534,12 +534,12 @@ func TestEventsOwn(t *testing.T) {
 		{"as the events were before", []string{said("smtp:ehlo", withoutTLS, clearText), refused("p=25")}, []string{"a.example mx.a.example starttls-not-supported"}},
 	} {
 		t.Run("RPT-077 "+tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, joined(t, &ingest.Events{Own: maillogtest.IsOwn}, tt.lines...)); diff != "" {
+			if diff := cmp.Diff(tt.want, joined(t, &exim.Events{Own: maillogtest.IsOwn}, tt.lines...)); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
-	e := &ingest.Events{Own: maillogtest.IsOwn}
+	e := &exim.Events{Own: maillogtest.IsOwn}
 	if err := e.Line(strings.Replace(said("smtp:ehlo", withTLS, ours), " i=", " i=!", 1)); err == nil {
 		t.Error("what is no base64 was taken")
 	}
