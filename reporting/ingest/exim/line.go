@@ -13,9 +13,9 @@ import (
 // The grammar of Exim's main log, 4.94 to 4.100. Every line is read from the left, and
 // no further than to where a remote host's words begin.
 
-// eximStamp takes "2026-11-22 03:01:00", with ".123" (+millisec) and " +0100"
+// cutStamp takes "2026-11-22 03:01:00", with ".123" (+millisec) and " +0100"
 // (log_timezone) if they are there, and gives them the form of a clock's stamp.
-func eximStamp(line []byte, buf []byte) (stamp, rest []byte, ok bool) {
+func cutStamp(line []byte, buf []byte) (stamp, rest []byte, ok bool) {
 	if len(line) <= len("2026-11-22 03:01:00") || line[10] != ' ' {
 		return nil, nil, false
 	}
@@ -31,9 +31,9 @@ func eximStamp(line []byte, buf []byte) (stamp, rest []byte, ok bool) {
 	return stamp, rest, true
 }
 
-// eximChunk takes off "[1\3] ", which says that the line was cut for syslog. Of the
+// cutChunk takes off "[1\3] ", which says that the line was cut for syslog. Of the
 // pieces only the first is of use: what counts stands in front.
-func eximChunk(text []byte) (rest []byte, ok bool) {
+func cutChunk(text []byte) (rest []byte, ok bool) {
 	if len(text) == 0 || text[0] != '[' {
 		return text, true
 	}
@@ -51,9 +51,9 @@ func eximChunk(text []byte) (rest []byte, ok bool) {
 	return bytes.TrimPrefix(text[end+1:], []byte(" ")), string(part) == "1"
 }
 
-// eximID takes the message id, behind "[123] " if process ids are logged (+pid): 6-6-2
+// cutID takes the message id, behind "[123] " if process ids are logged (+pid): 6-6-2
 // characters of base 62, 6-11-4 since 4.97.
-func eximID(b []byte) (id, rest []byte, ok bool) {
+func cutID(b []byte) (id, rest []byte, ok bool) {
 	if len(b) > 0 && b[0] == '[' {
 		if pid, after, found := bytes.Cut(b[1:], []byte("] ")); found && maillog.Digits(pid) {
 			b = after
@@ -68,20 +68,20 @@ func eximID(b []byte) (id, rest []byte, ok bool) {
 	return nil, nil, false
 }
 
-// eximHost is "H=mx.example.org [192.0.2.1]:25": DS stands before the address if the MX
+// mxHost is "H=mx.example.org [192.0.2.1]:25": DS stands before the address if the MX
 // record was signed (+dnssec), the port if +outgoing_port, and "*" behind a connection
 // that was open already.
-type eximHost struct {
+type mxHost struct {
 	name   string
 	ip     netip.Addr
 	reused bool
 }
 
 // same reports whether both are one host; the name may have got lost.
-func (h *eximHost) same(o *eximHost) bool { return h.ip == o.ip && h.ip.IsValid() }
+func (h *mxHost) same(o *mxHost) bool { return h.ip == o.ip && h.ip.IsValid() }
 
-// readEximHost reads from behind "H=". rest begins with what follows: a blank, or ":".
-func readEximHost(b []byte) (h eximHost, rest []byte, ok bool) {
+// readHost reads from behind "H=". rest begins with what follows: a blank, or ":".
+func readHost(b []byte) (h mxHost, rest []byte, ok bool) {
 	open := bytes.Index(b[:min(len(b), foreign.MaxName+len(" DS [")+1)], []byte(" ["))
 	if open < 1 {
 		return h, nil, false
@@ -96,15 +96,15 @@ func readEximHost(b []byte) (h eximHost, rest []byte, ok bool) {
 		return h, nil, false
 	}
 	h.name, _ = foreign.DomainName(string(name)) // an address in brackets, where hosts have no name
-	_, rest = eximPort(b[end+1:])
+	_, rest = cutPort(b[end+1:])
 	if len(rest) > 0 && rest[0] == '*' {
 		h.reused, rest = true, rest[1:]
 	}
 	return h, rest, true
 }
 
-// eximPort takes ":25" off.
-func eximPort(b []byte) (port int, rest []byte) {
+// cutPort takes ":25" off.
+func cutPort(b []byte) (port int, rest []byte) {
 	if len(b) < 2 || b[0] != ':' {
 		return 0, b
 	}
@@ -121,7 +121,7 @@ func eximPort(b []byte) (port int, rest []byte) {
 	return port, b[n:]
 }
 
-// eximRecipient is a line about a recipient:
+// recipient is a line about a recipient:
 //
 //	=> u@d (parent@e) <orig@f> F=<s@g> R=router T=transport H=mx DS [192.0.2.1]:25*
 //	   I=[198.51.100.1]:40120 X=TLS1.3:…:128 CV=yes DN="…" C="250 …" QT=1s DT=0s
@@ -130,13 +130,13 @@ func eximPort(b []byte) (port int, rest []byte) {
 //
 // Everything but the address depends on log_selector. 4.100 leaves the number of a
 // deferral out.
-type eximRecipient struct {
+type recipient struct {
 	kind      byte // '=' delivered, '-' another one with the same connection, 'd' deferred, 'f' failed
 	address   []byte
 	domain    string
 	transport string
 	hasHost   bool
-	host      eximHost
+	host      mxHost
 	local     netip.Addr
 	port      int  // our own; 0 if unknown
 	tls       bool // X=
@@ -145,9 +145,9 @@ type eximRecipient struct {
 	rest      []byte // from the first words of a remote host on
 }
 
-// readEximRecipient reads a line from its mark on. ok is false if it is about no
+// readRecipient reads a line from its mark on. ok is false if it is about no
 // recipient; bad if it should be, but is out of form.
-func readEximRecipient(b []byte) (r eximRecipient, ok, bad bool) {
+func readRecipient(b []byte) (r recipient, ok, bad bool) {
 	if len(b) < 4 || b[2] != ' ' {
 		return r, false, false
 	}
@@ -163,7 +163,7 @@ func readEximRecipient(b []byte) (r eximRecipient, ok, bad bool) {
 	default:
 		return r, false, false
 	}
-	addr, rest, found := eximWord(b[3:])
+	addr, rest, found := cutWord(b[3:])
 	if !found {
 		return r, false, true
 	}
@@ -181,8 +181,8 @@ func readEximRecipient(b []byte) (r eximRecipient, ok, bad bool) {
 	return r, true, false
 }
 
-// eximWord takes what ends at a blank outside of quotes; rest is behind it.
-func eximWord(b []byte) (word, rest []byte, ok bool) {
+// cutWord takes what ends at a blank outside of quotes; rest is behind it.
+func cutWord(b []byte) (word, rest []byte, ok bool) {
 	quoted := false
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
@@ -199,7 +199,7 @@ func eximWord(b []byte) (word, rest []byte, ok bool) {
 
 // fields reads what stands behind the address, up to the first words that a remote
 // host chose.
-func (r *eximRecipient) fields(b []byte) {
+func (r *recipient) fields(b []byte) {
 	for len(b) > 0 {
 		var ok bool
 		if b, ok = r.remark(b); ok {
@@ -207,18 +207,18 @@ func (r *eximRecipient) fields(b []byte) {
 		}
 		switch {
 		case bytes.HasPrefix(b, []byte("H=")) && !r.hasHost:
-			if r.host, b, ok = readEximHost(b[2:]); !ok {
+			if r.host, b, ok = readHost(b[2:]); !ok {
 				return
 			}
 			r.hasHost = true
 		case bytes.HasPrefix(b, []byte("defer ")) || bytes.HasPrefix(b, []byte("defer:")):
-			b = eximDefer(b[len("defer"):])
+			b = cutDefer(b[len("defer"):])
 		case bytes.HasPrefix(b, []byte(`DN="`)), bytes.HasPrefix(b, []byte(`SNI="`)), bytes.HasPrefix(b, []byte("C=")):
 			r.rest = b
 			return
 		default:
 			var word []byte
-			if word, b, ok = eximWord(b); !ok {
+			if word, b, ok = cutWord(b); !ok {
 				return
 			}
 			if word, ok = bytes.CutSuffix(word, []byte(":")); ok {
@@ -232,16 +232,16 @@ func (r *eximRecipient) fields(b []byte) {
 }
 
 // remark takes blanks off, or the text, behind which nothing is left to read.
-func (r *eximRecipient) remark(b []byte) (rest []byte, ok bool) {
-	if text, found := eximText(b); found {
+func (r *recipient) remark(b []byte) (rest []byte, ok bool) {
+	if text, found := cutText(b); found {
 		r.text = text
 		return nil, true
 	}
 	return bytes.TrimLeft(b, " "), false
 }
 
-// eximDefer takes " (-37)" off.
-func eximDefer(b []byte) []byte {
+// cutDefer takes " (-37)" off.
+func cutDefer(b []byte) []byte {
 	if !bytes.HasPrefix(b, []byte(" (")) {
 		return b
 	}
@@ -249,13 +249,13 @@ func eximDefer(b []byte) []byte {
 	return rest
 }
 
-// eximText reads ": text" or " : text" (4.100).
-func eximText(b []byte) (text []byte, ok bool) {
+// cutText reads ": text" or " : text" (4.100).
+func cutText(b []byte) (text []byte, ok bool) {
 	b = bytes.TrimPrefix(b, []byte(" "))
 	return bytes.CutPrefix(b, []byte(": "))
 }
 
-func (r *eximRecipient) field(word []byte) {
+func (r *recipient) field(word []byte) {
 	name, value, ok := bytes.Cut(word, []byte("="))
 	if n := len(word); n > 2 && word[0] == '<' && word[n-1] == '>' {
 		r.address = word[1 : n-1] // before aliases; other fields begin with their names
@@ -270,7 +270,7 @@ func (r *eximRecipient) field(word []byte) {
 	case "I":
 		if open, after, found := bytes.Cut(value, []byte("]")); found && len(open) > 0 {
 			r.local = foreign.Address(string(open[1:]))
-			r.port, _ = eximPort(after)
+			r.port, _ = cutPort(after)
 		}
 	case "X":
 		r.tls = len(value) > 0
@@ -279,12 +279,12 @@ func (r *eximRecipient) field(word []byte) {
 	}
 }
 
-// failure is what the text behind the host says; ok is false if it is about something
+// readFailure is what the text behind the host says; ok is false if it is about something
 // else than TLS. detail is what an OpenSSL build has logged before.
-func eximFailure(text []byte, detail string) (result tlsrpt.ResultType, reason string, ok bool) {
+func readFailure(text []byte, detail string) (result tlsrpt.ResultType, reason string, ok bool) {
 	switch {
 	case bytes.HasPrefix(text, []byte("TLS session: ")):
-		result, reason = eximHandshake(foreign.Printable(string(text[len("TLS session: "):]), foreign.MaxReason*2), detail)
+		result, reason = readHandshake(foreign.Printable(string(text[len("TLS session: "):]), foreign.MaxReason*2), detail)
 		return result, reason, true
 	case bytes.HasPrefix(text, []byte("a TLS session is required, but the server did not offer TLS support")):
 		return tlsrpt.StartTLSNotSupported, "", true
@@ -300,10 +300,10 @@ func eximFailure(text []byte, detail string) (result tlsrpt.ResultType, reason s
 	return "", "", false
 }
 
-// eximHandshake reads "(certificate verification failed): certificate invalid". GnuTLS
+// readHandshake reads "(certificate verification failed): certificate invalid". GnuTLS
 // builds say that of all that can be wrong with a chain, and nothing at all of a name
 // that differs; OpenSSL builds have said more before.
-func eximHandshake(said, detail string) (tlsrpt.ResultType, string) {
+func readHandshake(said, detail string) (tlsrpt.ResultType, string) {
 	reason := foreign.Reason(said)
 	switch {
 	case !verificationFailed(said):
@@ -318,9 +318,9 @@ func eximHandshake(said, detail string) (tlsrpt.ResultType, string) {
 	return foreign.VerifyResult(said), reason
 }
 
-// eximVerifyError reads "[192.0.2.1] SSL verify error: depth=0 error=certificate has
+// readVerifyError reads "[192.0.2.1] SSL verify error: depth=0 error=certificate has
 // expired cert=/CN=…" and "… certificate name mismatch: DN=…".
-func eximVerifyError(b []byte) (ip netip.Addr, detail string, ok bool) {
+func readVerifyError(b []byte) (ip netip.Addr, detail string, ok bool) {
 	if len(b) == 0 || b[0] != '[' {
 		return ip, "", false
 	}
@@ -344,9 +344,9 @@ func eximVerifyError(b []byte) (ip netip.Addr, detail string, ok bool) {
 	return ip, foreign.Reason(string(why)), true
 }
 
-// eximUnencrypted reads "TLS session: why: delivering unencrypted to H=mx [192.0.2.1]
+// readUnencrypted reads "TLS session: why: delivering unencrypted to H=mx [192.0.2.1]
 // (not in hosts_require_tls)", from behind its first blank.
-func eximUnencrypted(b []byte) (h eximHost, why string, ok bool) {
+func readUnencrypted(b []byte) (h mxHost, why string, ok bool) {
 	said, ok := bytes.CutPrefix(b, []byte("TLS session: "))
 	if !ok {
 		return h, "", false
@@ -355,20 +355,20 @@ func eximUnencrypted(b []byte) (h eximHost, why string, ok bool) {
 	if at < 0 {
 		return h, "", false
 	}
-	h, _, ok = readEximHost(said[at+len(": delivering unencrypted to H="):])
+	h, _, ok = readHost(said[at+len(": delivering unencrypted to H="):])
 	return h, foreign.Reason(string(said[:at])), ok
 }
 
-// eximDANE reads "DANE attempt failed; TLS connection to mx [192.0.2.1]: why".
-func eximDANE(b []byte) (h eximHost, why string, ok bool) {
+// readDANE reads "DANE attempt failed; TLS connection to mx [192.0.2.1]: why".
+func readDANE(b []byte) (h mxHost, why string, ok bool) {
 	b, ok = bytes.CutPrefix(b, []byte("DANE attempt failed; TLS connection to "))
 	if !ok {
 		return h, "", false
 	}
-	h, rest, ok := readEximHost(b)
+	h, rest, ok := readHost(b)
 	if !ok {
 		return h, "", false
 	}
-	text, ok := eximText(rest)
+	text, ok := cutText(rest)
 	return h, foreign.Printable(string(text), 2*foreign.MaxReason), ok
 }

@@ -27,14 +27,14 @@ import (
 )
 
 const (
-	// eximRetry is the shortest time between two attempts of one message at one host
+	// minRetry is the shortest time between two attempts of one message at one host
 	// that counts as two where local ports are not logged: queue runs are 30 min apart
 	// by default, and recipients of one attempt are logged within a second.
-	eximRetry = time.Minute
+	minRetry = time.Minute
 
-	// eximWait is how long a failure may wait for the line that names its recipient.
+	// maxWait is how long a failure may wait for the line that names its recipient.
 	// Exim goes on to the next host at once, which may take final_timeout, 10 min.
-	eximWait = time.Hour
+	maxWait = time.Hour
 )
 
 // Log reads the main log of Exim, its own file or through syslog.
@@ -49,7 +49,7 @@ type Log struct {
 	skip  []string
 	clock maillog.Clock
 	stats maillog.Stats
-	open  maillog.Table[eximMessage]
+	open  maillog.Table[message]
 	own   maillog.OwnMails
 	buf   [48]byte
 }
@@ -64,7 +64,7 @@ func New(o maillog.Options) *Log {
 }
 
 func (x *Log) init() {
-	x.open.Init(maxMessages, maxMessageBytes, (*eximMessage).weight)
+	x.open.Init(maxMessages, maxMessageBytes, (*message).weight)
 	x.own.Forget()
 }
 
@@ -76,7 +76,7 @@ func (x *Log) Line(line []byte, emit func(reporting.Session)) {
 		return
 	}
 	stamp, id, text, ok := x.head(bytes.TrimRight(line, "\r"))
-	if !ok || !eximMatters(text) && !x.own.Asked(text, "<= ") {
+	if !ok || !matters(text) && !x.own.Asked(text, "<= ") {
 		return
 	}
 	at, ok := x.clock.At(stamp)
@@ -91,9 +91,9 @@ func (x *Log) Line(line []byte, emit func(reporting.Session)) {
 // head takes off what stands before the text: Exim's own stamp, or that of syslog, or
 // both.
 func (x *Log) head(line []byte) (stamp, id, text []byte, ok bool) {
-	stamp, rest, own := eximStamp(line, x.buf[:])
+	stamp, rest, own := cutStamp(line, x.buf[:])
 	if own {
-		if id, text, ok = eximID(rest); ok {
+		if id, text, ok = cutID(rest); ok {
 			return stamp, id, text, true
 		}
 	}
@@ -104,20 +104,20 @@ func (x *Log) head(line []byte) (stamp, id, text []byte, ok bool) {
 	if !ok || !bytes.HasPrefix(e.Tag, []byte("exim")) {
 		return nil, nil, nil, false
 	}
-	rest, ok = eximChunk(e.Text)
+	rest, ok = cutChunk(e.Text)
 	if !ok {
 		return nil, nil, nil, false
 	}
 	stamp = e.Stamp
-	if inner, behind, found := eximStamp(rest, x.buf[:]); found {
+	if inner, behind, found := cutStamp(rest, x.buf[:]); found {
 		stamp, rest = inner, behind // it has the year
 	}
-	id, text, ok = eximID(rest)
+	id, text, ok = cutID(rest)
 	return stamp, id, text, ok
 }
 
-// eximMatters passes the lines that message reads.
-func eximMatters(text []byte) bool {
+// matters passes the lines that message reads.
+func matters(text []byte) bool {
 	if len(text) < 4 {
 		return false
 	}
@@ -131,10 +131,10 @@ func eximMatters(text []byte) bool {
 // message reads one line of a message.
 func (x *Log) message(id, text []byte, at time.Time, emit func(reporting.Session)) {
 	if bytes.HasPrefix(text, []byte("<= ")) {
-		x.own.Received(nil, id, eximMessageID(text), 0, at)
+		x.own.Received(nil, id, readMessageID(text), 0, at)
 		return
 	}
-	r, ok, bad := readEximRecipient(text)
+	r, ok, bad := readRecipient(text)
 	if bad {
 		x.stats.Unparsed++
 		return
@@ -151,7 +151,7 @@ func (x *Log) message(id, text []byte, at time.Time, emit func(reporting.Session
 		x.own.Done(nil, id)
 		return
 	}
-	if ip, detail, ok := eximVerifyError(text); ok {
+	if ip, detail, ok := readVerifyError(text); ok {
 		m := x.open.Get(id, at)
 		m.Value.note(ip, detail, at)
 		x.bound(m)
@@ -165,15 +165,15 @@ func (x *Log) message(id, text []byte, at time.Time, emit func(reporting.Session
 }
 
 // attempt reads a line about a host that failed, without a recipient.
-func (x *Log) attempt(id, text []byte, at time.Time) (t eximTry, ok bool) {
+func (x *Log) attempt(id, text []byte, at time.Time) (t try, ok bool) {
 	t.at = at
-	if h, why, ok := eximUnencrypted(text); ok {
+	if h, why, ok := readUnencrypted(text); ok {
 		t.host, t.result, t.reason = h, tlsrpt.ValidationFailure, why
 		return t, true
 	}
-	if h, why, ok := eximDANE(text); ok {
+	if h, why, ok := readDANE(text); ok {
 		t.host, t.dane = h, true
-		t.result, t.reason = eximHandshake(why, x.detail(id, h.ip, at))
+		t.result, t.reason = readHandshake(why, x.detail(id, h.ip, at))
 		if t.result == tlsrpt.ValidationFailure && verificationFailed(why) {
 			t.result = tlsrpt.CertificateNotTrusted // OpenSSL builds say no more
 		}
@@ -183,14 +183,14 @@ func (x *Log) attempt(id, text []byte, at time.Time) (t eximTry, ok bool) {
 	if !ok {
 		return t, false
 	}
-	if t.host, rest, ok = readEximHost(rest); !ok {
+	if t.host, rest, ok = readHost(rest); !ok {
 		return t, false
 	}
-	said, ok := eximText(rest)
+	said, ok := cutText(rest)
 	if !ok {
 		return t, false
 	}
-	t.result, t.reason, ok = eximFailure(said, x.detail(id, t.host.ip, at))
+	t.result, t.reason, ok = readFailure(said, x.detail(id, t.host.ip, at))
 	t.dane = bytes.HasPrefix(said, []byte("DANE error: "))
 	return t, ok
 }
@@ -203,7 +203,7 @@ func (x *Log) detail(id []byte, ip netip.Addr, at time.Time) string {
 }
 
 // recipient reads a line that names a domain.
-func (x *Log) recipient(id []byte, r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+func (x *Log) recipient(id []byte, r *recipient, at time.Time, emit func(reporting.Session)) {
 	if slices.Contains(x.skip, r.transport) {
 		if m := x.open.Find(id); m != nil {
 			m.Value.take(&r.host) // tried on behalf of this recipient, and not to be counted
@@ -216,8 +216,8 @@ func (x *Log) recipient(id []byte, r *eximRecipient, at time.Time, emit func(rep
 	}
 	if outside(r) {
 		m := x.open.Get(id, at)
-		t := eximTry{at: at, result: tlsrpt.ValidationFailure, reason: maillog.OutsidePolicy, sts: true}
-		if m.Value.count(eximConnection{domain: r.domain, at: at}) {
+		t := try{at: at, result: tlsrpt.ValidationFailure, reason: maillog.OutsidePolicy, sts: true}
+		if m.Value.count(connection{domain: r.domain, at: at}) {
 			x.emit(m, t, r.domain, emit)
 		}
 		x.bound(m)
@@ -236,7 +236,7 @@ func (x *Log) recipient(id []byte, r *eximRecipient, at time.Time, emit func(rep
 
 // outside reads "MTA-STS: no MX host of D is in the policy", which the router of
 // contrib/exim says, and which mentions the recipient's own domain.
-func outside(r *eximRecipient) bool {
+func outside(r *recipient) bool {
 	rest, ok := bytes.CutPrefix(r.text, []byte("MTA-STS: no MX host of "))
 	if !ok || r.kind != 'd' || r.hasHost {
 		return false
@@ -247,17 +247,17 @@ func outside(r *eximRecipient) bool {
 }
 
 // connection: the recipient was tried at a host.
-func (x *Log) connection(slot *maillog.Slot[eximMessage], r *eximRecipient, at time.Time, emit func(reporting.Session)) {
+func (x *Log) connection(slot *maillog.Slot[message], r *recipient, at time.Time, emit func(reporting.Session)) {
 	m := &slot.Value
 	if r.tls {
 		m.forgive(r.host.ip)
-		if r.kind == '-' || r.host.reused || !m.count(eximConnection{ip: r.host.ip, port: r.port, domain: r.domain, at: at}) {
+		if r.kind == '-' || r.host.reused || !m.count(connection{ip: r.host.ip, port: r.port, domain: r.domain, at: at}) {
 			return
 		}
-		x.emit(slot, eximTry{at: at, host: r.host, local: r.local, dane: r.dane}, r.domain, emit)
+		x.emit(slot, try{at: at, host: r.host, local: r.local, dane: r.dane}, r.domain, emit)
 		return
 	}
-	result, reason, failed := eximFailure(r.text, m.detail(r.host.ip, at))
+	result, reason, failed := readFailure(r.text, m.detail(r.host.ip, at))
 	if t, ok := m.take(&r.host); ok {
 		// In clear, or given up, at the host that an earlier line was about: that has
 		// said the same, or why the handshake failed.
@@ -265,17 +265,17 @@ func (x *Log) connection(slot *maillog.Slot[eximMessage], r *eximRecipient, at t
 			t.result, t.reason = result, reason
 		}
 		t.local = r.local
-		m.count(eximConnection{ip: r.host.ip, port: r.port, domain: r.domain, at: at, failed: true})
+		m.count(connection{ip: r.host.ip, port: r.port, domain: r.domain, at: at, failed: true})
 		x.emit(slot, t, r.domain, emit)
 		return
 	}
-	if failed && m.count(eximConnection{ip: r.host.ip, port: r.port, domain: r.domain, at: at, failed: true}) {
+	if failed && m.count(connection{ip: r.host.ip, port: r.port, domain: r.domain, at: at, failed: true}) {
 		dane := bytes.HasPrefix(r.text, []byte("DANE error: "))
-		x.emit(slot, eximTry{at: at, host: r.host, local: r.local, result: result, reason: reason, dane: dane}, r.domain, emit)
+		x.emit(slot, try{at: at, host: r.host, local: r.local, result: result, reason: reason, dane: dane}, r.domain, emit)
 	}
 }
 
-func (x *Log) emit(m *maillog.Slot[eximMessage], t eximTry, domain string, emit func(reporting.Session)) {
+func (x *Log) emit(m *maillog.Slot[message], t try, domain string, emit func(reporting.Session)) {
 	if x.own.Any() && x.own.Find(nil, []byte(m.Key)) != nil {
 		x.stats.Own++
 		return
@@ -296,7 +296,7 @@ func (x *Log) emit(m *maillog.Slot[eximMessage], t eximTry, domain string, emit 
 
 // settle ends a message: what has not found its recipient belongs to the only domain
 // that the message went to, if it is only one.
-func (x *Log) settle(m *maillog.Slot[eximMessage], emit func(reporting.Session)) {
+func (x *Log) settle(m *maillog.Slot[message], emit func(reporting.Session)) {
 	for _, t := range m.Value.tries {
 		if len(m.Value.domains) == 1 {
 			x.emit(m, t, m.Value.domains[0], emit)
@@ -309,14 +309,14 @@ func (x *Log) settle(m *maillog.Slot[eximMessage], emit func(reporting.Session))
 
 // expire settles the messages of which nothing was logged for long.
 func (x *Log) expire(now time.Time, emit func(reporting.Session)) {
-	for m := x.open.Oldest(); m != nil && now.Sub(m.At) > eximWait; m = x.open.Oldest() {
+	for m := x.open.Oldest(); m != nil && now.Sub(m.At) > maxWait; m = x.open.Oldest() {
 		x.settle(m, emit)
 	}
 }
 
 // bound keeps the table within its bounds.
-func (x *Log) bound(m *maillog.Slot[eximMessage]) {
-	x.open.Settle(m, func(evicted *eximMessage) { x.stats.Dropped += uint64(len(evicted.tries)) })
+func (x *Log) bound(m *maillog.Slot[message]) {
+	x.open.Settle(m, func(evicted *message) { x.stats.Dropped += uint64(len(evicted.tries)) })
 }
 
 // Flush is that of [maillog.Reader].

@@ -22,10 +22,10 @@ const (
 	maxPerMessage = 64
 )
 
-// eximTry is a session that waits for its domain, or is about to be emitted.
-type eximTry struct {
+// try is a session that waits for its domain, or is about to be emitted.
+type try struct {
 	at     time.Time
-	host   eximHost
+	host   mxHost
 	local  netip.Addr
 	result tlsrpt.ResultType
 	reason string
@@ -33,8 +33,8 @@ type eximTry struct {
 	sts    bool
 }
 
-// eximConnection is one that has been counted; further recipients repeat it.
-type eximConnection struct {
+// connection is one that has been counted; further recipients repeat it.
+type connection struct {
 	ip     netip.Addr
 	port   int // our own; 0: not logged
 	domain string
@@ -42,23 +42,23 @@ type eximConnection struct {
 	at     time.Time
 }
 
-// eximNote is what an OpenSSL build said of a certificate, which matters only if it was
+// note is what an OpenSSL build said of a certificate, which matters only if it was
 // required.
-type eximNote struct {
+type note struct {
 	ip     netip.Addr
 	detail string
 	at     time.Time
 }
 
-// eximMessage is what has been logged of a message under way.
-type eximMessage struct {
-	tries   []eximTry
+// message is what has been logged of a message under way.
+type message struct {
+	tries   []try
 	domains []string // that were tried since
-	counted []eximConnection
-	notes   []eximNote
+	counted []connection
+	notes   []note
 }
 
-func (m *eximMessage) add(t eximTry) {
+func (m *message) add(t try) {
 	if len(m.tries) < maxPerMessage {
 		m.tries = append(m.tries, t)
 	}
@@ -66,23 +66,23 @@ func (m *eximMessage) add(t eximTry) {
 
 // note keeps the first word about a certificate: what follows is a consequence
 // ("unable to verify the first certificate").
-func (m *eximMessage) note(ip netip.Addr, detail string, at time.Time) {
+func (m *message) note(ip netip.Addr, detail string, at time.Time) {
 	for i := range m.notes {
 		if n := &m.notes[i]; n.ip == ip {
-			if at.Sub(n.at) > eximRetry {
+			if at.Sub(n.at) > minRetry {
 				n.detail, n.at = detail, at
 			}
 			return
 		}
 	}
 	if len(m.notes) < maxPerMessage {
-		m.notes = append(m.notes, eximNote{ip, detail, at})
+		m.notes = append(m.notes, note{ip, detail, at})
 	}
 }
 
-func (m *eximMessage) detail(ip netip.Addr, at time.Time) string {
+func (m *message) detail(ip netip.Addr, at time.Time) string {
 	for i := range m.notes {
-		if n := &m.notes[i]; n.ip == ip && at.Sub(n.at) <= eximWait {
+		if n := &m.notes[i]; n.ip == ip && at.Sub(n.at) <= maxWait {
 			return n.detail
 		}
 	}
@@ -90,19 +90,19 @@ func (m *eximMessage) detail(ip netip.Addr, at time.Time) string {
 }
 
 // forgive forgets what was said of a certificate: it was not required.
-func (m *eximMessage) forgive(ip netip.Addr) {
-	m.notes = slices.DeleteFunc(m.notes, func(n eximNote) bool { return n.ip == ip })
+func (m *message) forgive(ip netip.Addr) {
+	m.notes = slices.DeleteFunc(m.notes, func(n note) bool { return n.ip == ip })
 }
 
 // candidate keeps a domain that a waiting failure may belong to.
-func (m *eximMessage) candidate(domain string) {
+func (m *message) candidate(domain string) {
 	if len(m.tries) > 0 && len(m.domains) < maxPerMessage && !slices.Contains(m.domains, domain) {
 		m.domains = append(m.domains, domain)
 	}
 }
 
 // take removes the oldest failure at that host.
-func (m *eximMessage) take(h *eximHost) (t eximTry, ok bool) {
+func (m *message) take(h *mxHost) (t try, ok bool) {
 	for i := range m.tries {
 		if m.tries[i].host.same(h) {
 			t = m.tries[i]
@@ -117,14 +117,14 @@ func (m *eximMessage) take(h *eximHost) (t eximTry, ok bool) {
 }
 
 // count reports whether a connection is a new one, and remembers it.
-func (m *eximMessage) count(c eximConnection) bool {
+func (m *message) count(c connection) bool {
 	for i := range m.counted {
 		o := &m.counted[i]
 		same := c.ip == o.ip && c.failed == o.failed
 		if c.port != 0 && o.port != 0 {
 			same = same && c.port == o.port
 		} else {
-			same = same && c.domain == o.domain && c.at.Sub(o.at).Abs() < eximRetry
+			same = same && c.domain == o.domain && c.at.Sub(o.at).Abs() < minRetry
 		}
 		if same {
 			return false
@@ -138,7 +138,7 @@ func (m *eximMessage) count(c eximConnection) bool {
 }
 
 // weight is about how many bytes a message holds.
-func (m *eximMessage) weight() int {
+func (m *message) weight() int {
 	if len(m.tries)+len(m.counted)+len(m.notes) == 0 {
 		return 0
 	}
@@ -187,7 +187,7 @@ func (x *Log) RestoreState(state []byte) error {
 	var fresh Log
 	fresh.init()
 	for range r.Count(maxMessages) {
-		m := &maillog.Slot[eximMessage]{Key: r.Text(), At: r.Time(), Value: readEximMessage(r)}
+		m := &maillog.Slot[message]{Key: r.Text(), At: r.Time(), Value: readMessage(r)}
 		if fresh.open.Has(m.Key) {
 			r.Refuse()
 			break
@@ -204,7 +204,7 @@ func (x *Log) RestoreState(state []byte) error {
 	return nil
 }
 
-func (m *eximMessage) append(w *maillog.StateWriter) {
+func (m *message) append(w *maillog.StateWriter) {
 	w.Uint(uint64(len(m.tries)))
 	for i := range m.tries {
 		t := &m.tries[i]
@@ -237,9 +237,9 @@ func (m *eximMessage) append(w *maillog.StateWriter) {
 	}
 }
 
-func readEximMessage(r *maillog.StateReader) (m eximMessage) {
+func readMessage(r *maillog.StateReader) (m message) {
 	for range r.Count(maxPerMessage) {
-		t := eximTry{at: r.Time()}
+		t := try{at: r.Time()}
 		t.host.name, t.host.ip, t.local = r.Text(), r.Addr(), r.Addr()
 		t.result, t.reason = tlsrpt.ResultType(r.Text()), r.Text()
 		r.Bits(&t.dane, &t.sts, &t.host.reused)
@@ -249,13 +249,13 @@ func readEximMessage(r *maillog.StateReader) (m eximMessage) {
 		m.domains = append(m.domains, r.Text())
 	}
 	for range r.Count(maxPerMessage) {
-		c := eximConnection{ip: r.Addr(), port: int(r.Uint()), domain: r.Text()}
+		c := connection{ip: r.Addr(), port: int(r.Uint()), domain: r.Text()}
 		r.Bits(&c.failed)
 		c.at = r.Time()
 		m.counted = append(m.counted, c)
 	}
 	for range r.Count(maxPerMessage) {
-		m.notes = append(m.notes, eximNote{ip: r.Addr(), detail: r.Text(), at: r.Time()})
+		m.notes = append(m.notes, note{ip: r.Addr(), detail: r.Text(), at: r.Time()})
 	}
 	return m
 }

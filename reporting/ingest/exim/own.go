@@ -7,12 +7,12 @@ import (
 	"postseal/reporting/ingest/maillog"
 )
 
-// eximMessageID reads "<= sender H=… P=… S=310 id=…", the Message-ID without its angle
+// readMessageID reads "<= sender H=… P=… S=310 id=…", the Message-ID without its angle
 // brackets; nil if there is none. A subject, behind it, is quoted.
-func eximMessageID(b []byte) []byte {
+func readMessageID(b []byte) []byte {
 	b = b[len("<= "):]
 	for len(b) > 0 {
-		word, rest, ok := eximWord(b)
+		word, rest, ok := cutWord(b)
 		if !ok {
 			return nil
 		}
@@ -25,7 +25,7 @@ func eximMessageID(b []byte) []byte {
 }
 
 // tell says what became of a message of ours. Exim logs a deferral at each queue run.
-func (x *Log) tell(id []byte, r *eximRecipient, at time.Time) {
+func (x *Log) tell(id []byte, r *recipient, at time.Time) {
 	m := x.own.Find(nil, id)
 	if m == nil {
 		return
@@ -42,15 +42,15 @@ func (x *Log) tell(id []byte, r *eximRecipient, at time.Time) {
 
 // said is the text of a line, also behind words that a remote host chose: C="250 …", or
 // the end of a line that names a certificate.
-func (r *eximRecipient) said() []byte {
+func (r *recipient) said() []byte {
 	if r.text != nil {
 		return r.text
 	}
 	for b := r.rest; len(b) > 0; {
-		if text, ok := eximText(b); ok {
+		if text, ok := cutText(b); ok {
 			return text
 		}
-		word, rest, ok := eximWord(bytes.TrimLeft(b, " "))
+		word, rest, ok := cutWord(bytes.TrimLeft(b, " "))
 		if !ok {
 			return nil
 		}
