@@ -19,6 +19,7 @@ import (
 	"postseal/reporting/ingest/exim"
 	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/ingest/postfix"
+	"postseal/reporting/ingest/sendmail"
 )
 
 // New makes a reader for logs of "postfix", "exim" or "sendmail".
@@ -34,5 +35,5 @@ func New(format string, o maillog.Options) (maillog.Reader, error) {
 var formats = map[string]func(maillog.Options) maillog.Reader{
 	"postfix":  func(o maillog.Options) maillog.Reader { return postfix.New(o) },
 	"exim":     func(o maillog.Options) maillog.Reader { return exim.New(o) },
-	"sendmail": func(o maillog.Options) maillog.Reader { return newSendmail(o) },
+	"sendmail": func(o maillog.Options) maillog.Reader { return sendmail.New(o) },
 }

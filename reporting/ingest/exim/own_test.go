@@ -16,7 +16,7 @@ func TestOwn(t *testing.T) {
 		late     = "2026-11-22 09:00:00 1xUxpO-0007G8-1I "
 		refused  = "a TLS session is required, but the server did not offer TLS support"
 	)
-	maillogtest.RunOwn(t, exim.New, []maillogtest.OwnCase{
+	maillogtest.RunOwn(t, "RPT-077", exim.New, []maillogtest.OwnCase{
 		{"neither counted nor overlooked", []string{id16 + received, id16 + sent, id16 + "Completed"}, 1, []string{"sent u@a.example 250 2.0.0 queued"}},
 		{"submitted by SMTP, with a subject", []string{id23 + "<= postmaster@mta.example.org H=localhost [127.0.0.1] P=esmtps X=TLS1.3:TLS_AES_256_GCM_SHA384:256 CV=no S=3221 id=" + maillogtest.BareID + ` T="Report Domain: a.example id=x" for u@a.example`, id23 + sent},
 			1, []string{"sent u@a.example 250 2.0.0 queued"}},

@@ -43,7 +43,7 @@ func TestOwn(t *testing.T) {
 	const pfWithoutTLS = "TLS is required, but was not offered by host mx.sts-ok.example.test[127.0.60.101]"
 	const pfNoTLS = "dsn=4.7.4, status=deferred (" + pfWithoutTLS + ")"
 	pfReused := asOther(strings.Replace(pfSent, "25, delay", "25, conn_use=2, delay", 1))
-	maillogtest.RunOwn(t, postfix.New, []maillogtest.OwnCase{
+	maillogtest.RunOwn(t, "RPT-077", postfix.New, []maillogtest.OwnCase{
 		{"neither counted nor overlooked", mta37("pickup[23051]: CED959C04A2: uid=0 from=<postmaster@mta.example.org>", pfReceived,
 			"qmgr[23052]: CED959C04A2: from=<postmaster@mta.example.org>, size=3221, nrcpt=1 (queue active)", pfUp, pfSent, pfRemoved),
 			1, []string{pfWasSent}},

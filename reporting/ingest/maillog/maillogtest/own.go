@@ -73,10 +73,10 @@ type OwnCase = struct {
 	Want  []string
 }
 
-// RunOwn holds a reader to cases.
-func RunOwn[R maillog.Reader](t *testing.T, newReader func(maillog.Options) R, cases []OwnCase) {
+// RunOwn holds a reader to cases, which are named after an item of contrib/conformance.
+func RunOwn[R maillog.Reader](t *testing.T, item string, newReader func(maillog.Options) R, cases []OwnCase) {
 	for _, c := range cases {
-		t.Run("RPT-077 "+c.Name, func(t *testing.T) {
+		t.Run(item+" "+c.Name, func(t *testing.T) {
 			got, stats := Heard(t, newReader, c.Lines)
 			if diff := cmp.Diff(c.Want, got); diff != "" {
 				t.Error(diff)

@@ -1,4 +1,4 @@
-package ingest_test
+package sendmail_test
 
 import (
 	"bytes"
@@ -11,10 +11,11 @@ import (
 	"postseal/reporting"
 	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/ingest/maillog/maillogtest"
+	"postseal/reporting/ingest/sendmail"
 )
 
-func TestSendmailCorpus(t *testing.T) {
-	files, err := filepath.Glob("testdata/sendmail-*/*.log")
+func TestCorpus(t *testing.T) {
+	files, err := filepath.Glob("testdata/*/*.log")
 	if err != nil || len(files) < 3 {
 		t.Fatalf("%d files, error %v", len(files), err)
 	}
@@ -24,7 +25,7 @@ func TestSendmailCorpus(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, st := maillogtest.Read(t, newSendmail, log)
+			got, st := maillogtest.Read(t, sendmail.New, log)
 			want := maillogtest.ReadExpected(t, strings.TrimSuffix(file, ".log")+".expected.jsonl")
 			maillogtest.Compare(t, want, got, true, func(x *maillogtest.Expectation) bool { return x.LogEvidence != "direct" })
 			if st.Unparsed != 0 || st.Dropped != 0 || st.Open != 0 || st.Sessions != uint64(len(got)) {
@@ -53,8 +54,8 @@ func other(line string) string {
 	return strings.NewReplacer("mx.a.example", "mx2.a.example", "192.0.2.1", "192.0.2.2").Replace(line)
 }
 
-func TestSendmailForms(t *testing.T) {
-	maillogtest.Run(t, newSendmail, []maillogtest.Case{
+func TestForms(t *testing.T) {
+	maillogtest.Run(t, sendmail.New, []maillogtest.Case{
 		{"a session", []string{verified, smtpSent}, []string{good}},
 		{"a chain that nobody demanded", []string{failed, smtpSent}, []string{good}},
 		{"LogLevel 12 and its noise", []string{
@@ -122,10 +123,10 @@ func TestSendmailForms(t *testing.T) {
 	})
 }
 
-func TestSendmailFailures(t *testing.T) {
+func TestFailures(t *testing.T) {
 	const bad = good + " "
 	broken := client + "error: connect failed=-1, reason=sslv3 alert handshake failure, SSL_error=1, errno=0, retry=-1"
-	maillogtest.Run(t, newSendmail, []maillogtest.Case{
+	maillogtest.Run(t, sendmail.New, []maillogtest.Case{
 		{"RPT-043 LogLevel 9: what is wrong with a chain is not said", []string{
 			failed, server + "FAIL, relay=mx.a.example, reject=403 4.7.0 authentication failed", deferred + "403 4.7.0 authentication failed",
 		}, []string{bad + "validation-failure (authentication failed)"}},
@@ -195,9 +196,9 @@ func TestSendmailFailures(t *testing.T) {
 	})
 }
 
-func TestSendmailBounds(t *testing.T) {
+func TestBounds(t *testing.T) {
 	discard := func(reporting.Session) {}
-	r := newSendmail(maillogtest.Options())
+	r := sendmail.New(maillogtest.Options())
 	for i := range 20_000 {
 		r.Line([]byte(strings.Replace(verified, "25732", strconv.Itoa(i+1), 1)), discard)
 	}
@@ -227,9 +228,9 @@ func TestSendmailBounds(t *testing.T) {
 	}
 }
 
-func FuzzSendmailLog(f *testing.F) {
+func FuzzLog(f *testing.F) {
 	for _, file := range []string{"sts.log", "opportunistic.log", "opportunistic-loglevel12.log"} {
-		log, err := os.ReadFile("testdata/sendmail-8.17.1.9/" + file)
+		log, err := os.ReadFile("testdata/8.17.1.9/" + file)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -238,9 +239,9 @@ func FuzzSendmailLog(f *testing.F) {
 	}
 	f.Add([]byte(strings.Join([]string{failed, subject + "x", rcpt + "454 4.7.0 DANE check failed.", smtpSent}, "\n")))
 	f.Add([]byte(strings.Join([]string{process + "6AM3CIox025729: from=a, size=1, class=0, nrcpts=2, msgid=" + maillogtest.OwnID + ", proto=ESMTP", verified, smtpSent}, "\n")))
-	f.Fuzz(func(t *testing.T, log []byte) { maillogtest.Fuzz(t, newSendmail, log) })
+	f.Fuzz(func(t *testing.T, log []byte) { maillogtest.Fuzz(t, sendmail.New, log) })
 }
 
-func BenchmarkSendmailLog(b *testing.B) {
-	maillogtest.Bench(b, newSendmail, "testdata/sendmail-8.17.1.9/opportunistic-loglevel12.log")
+func BenchmarkLog(b *testing.B) {
+	maillogtest.Bench(b, sendmail.New, "testdata/8.17.1.9/opportunistic-loglevel12.log")
 }

@@ -1,4 +1,4 @@
-package ingest
+package sendmail
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 )
 
 // aboutOwn passes further lines that are read because of messages of ours.
-func (s *sendmail) aboutOwn(line []byte) bool {
+func (s *Log) aboutOwn(line []byte) bool {
 	return s.own.Is != nil && bytes.Contains(line, []byte(", msgid=")) ||
 		s.own.Any() && bytes.Contains(line, []byte(": Cannot send message "))
 }
@@ -22,7 +22,7 @@ func (s *sendmail) aboutOwn(line []byte) bool {
 //
 // of which the second has "DSN" or "return to sender" as well: nothing is tried any more.
 // What sendmail(1) hands to the server comes in twice, and has two queue ids.
-func (s *sendmail) ownLine(e *maillog.Entry, id, text []byte) {
+func (s *Log) ownLine(e *maillog.Entry, id, text []byte) {
 	at, ok := s.clock.At(e.Stamp)
 	if !ok || len(id) == 0 {
 		return
@@ -52,7 +52,7 @@ func sendmailMessageID(b []byte) (id []byte, recipients int) {
 
 // tell reports whether a delivery is that of a message of ours, and says what became of it. The
 // message has no end in the log but that of its last recipient.
-func (s *sendmail) tell(e *maillog.Entry, id []byte, to *sendmailTo, at time.Time) bool {
+func (s *Log) tell(e *maillog.Entry, id []byte, to *sendmailTo, at time.Time) bool {
 	m := s.own.Find(e.Host, id)
 	if m == nil {
 		return false

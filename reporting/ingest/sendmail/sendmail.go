@@ -1,4 +1,15 @@
-package ingest
+// Package sendmail reads the log of Sendmail 8.17 and 8.18.
+//
+// The lines about STARTTLS name a host, but neither message nor address. One process
+// delivers one message after the other, and logs in order: STARTTLS, what a ruleset
+// objects to, and at last "to=", which has the recipients' domain. So the former wait
+// under the process for the latter; they are the sessions that RFC 8460 §4.2 counts. A
+// connection that was kept open says nothing of STARTTLS again, and whether a host without
+// TLS offered none or refused it (RFC 3207 §4) is not said at all: neither is a session.
+//
+// What is wrong with a certificate is known from LogLevel 12 on; before, a ruleset says
+// only that it was not good enough for MTA-STS (RFC 8461) or for DANE (RFC 7672).
+package sendmail
 
 import (
 	"bytes"
@@ -43,15 +54,8 @@ type sendmailVerdict struct {
 	policy tlsrpt.PolicyType // "" unless the line names it
 }
 
-// sendmail reads the log of Sendmail 8.17 and 8.18.
-//
-// The lines about STARTTLS name a host, but neither message nor address. One process
-// delivers one message after the other, and logs in order: STARTTLS, what a ruleset
-// objects to, and at last "to=", which has the recipients' domain. So the former wait
-// under the process for the latter. A connection that was kept open says nothing of
-// STARTTLS again, and whether a host without TLS offered none or refused it
-// is not said at all: neither is a session.
-type sendmail struct {
+// Log is a [maillog.Reader] of Sendmail's log.
+type Log struct {
 	skip   []string
 	clock  maillog.Clock
 	stats  maillog.Stats
@@ -96,9 +100,10 @@ type sendmailCounted struct {
 	at     time.Time
 }
 
-func newSendmail(o maillog.Options) *sendmail {
+// New makes a reader that has read nothing yet.
+func New(o maillog.Options) *Log {
 	o = o.Filled()
-	s := &sendmail{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
+	s := &Log{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
 	// submission to the own server, smart hosts, which are not the recipient's, and
 	// what is not SMTP; LMTP has the name of what it is for
 	s.skip = append(append(s.skip, o.Relaxed...), "relay", "local", "lmtp", "prog", "*file*", "*include*", "procmail", "cyrus", "cyrusv2", "uucp", "usenet", "fax", "discard", "error")
@@ -106,13 +111,14 @@ func newSendmail(o maillog.Options) *sendmail {
 	return s
 }
 
-func (s *sendmail) init() {
+func (s *Log) init() {
 	s.open.Init(sendmailMaxProcesses, sendmailMaxBytes, (*sendmailProcess).weight)
 	s.recent.Init(sendmailMaxProcesses, sendmailMaxBytes, (*sendmailRecent).weight)
 	s.own.Forget()
 }
 
-func (s *sendmail) Line(line []byte, emit func(reporting.Session)) {
+// Line is that of [maillog.Reader].
+func (s *Log) Line(line []byte, emit func(reporting.Session)) {
 	s.stats.Lines++
 	if len(line) > maillog.MaxLine {
 		s.stats.Oversize++
@@ -152,7 +158,7 @@ func sendmailMatters(line []byte) bool {
 
 // connected reads "tls_clt_features=…, relay=mx [192.0.2.1]" (LogLevel 12): a
 // connection was made.
-func (s *sendmail) connected(e *maillog.Entry, text []byte) {
+func (s *Log) connected(e *maillog.Entry, text []byte) {
 	at := bytes.LastIndex(text, []byte("relay="))
 	now, ok := s.clock.At(e.Stamp)
 	if at < 0 || !ok {
@@ -170,7 +176,7 @@ func (s *sendmail) connected(e *maillog.Entry, text []byte) {
 }
 
 // starttls reads a line about a handshake.
-func (s *sendmail) starttls(e *maillog.Entry, text []byte) {
+func (s *Log) starttls(e *maillog.Entry, text []byte) {
 	line, ok := readSendmailTLS(text)
 	if !ok {
 		if bytes.HasPrefix(text, []byte("relay=")) {
@@ -221,7 +227,7 @@ func established(line *sendmailTLS, at time.Time) sendmailTry {
 
 // warned reads that DANE was demanded of a host without TLS. "STARTTLS failed" is a
 // refusal as well as a broken handshake, which was logged before.
-func (s *sendmail) warned(p *sendmailProcess, line *sendmailTLS, at time.Time) {
+func (s *Log) warned(p *sendmailProcess, line *sendmailTLS, at time.Time) {
 	if t := p.last(); t != nil && t.broken && (t.host.name == "" || t.host.name == line.host) {
 		t.host.name, t.policy = line.host, tlsrpt.TLSA
 		return
@@ -234,7 +240,7 @@ func (s *sendmail) warned(p *sendmailProcess, line *sendmailTLS, at time.Time) {
 }
 
 // ruleset reads why a session was not good enough.
-func (s *sendmail) ruleset(e *maillog.Entry, text []byte) {
+func (s *Log) ruleset(e *maillog.Entry, text []byte) {
 	if !bytes.HasPrefix(text, []byte("ruleset=tls_server,")) && !bytes.HasPrefix(text, []byte("ruleset=tls_rcpt,")) {
 		return
 	}
@@ -256,7 +262,7 @@ func (s *sendmail) ruleset(e *maillog.Entry, text []byte) {
 	s.settle(slot)
 }
 
-func (s *sendmail) reject(e *maillog.Entry, p *sendmailProcess, r *sendmailReject, v sendmailVerdict, at time.Time) {
+func (s *Log) reject(e *maillog.Entry, p *sendmailProcess, r *sendmailReject, v sendmailVerdict, at time.Time) {
 	if t := p.try(r.host); t != nil {
 		t.host.name = r.host
 		if t.policy == "" {
@@ -287,7 +293,7 @@ func (t *sendmailTry) fail(v sendmailVerdict) {
 }
 
 // delivery reads the line that gives a domain to what the process has tried.
-func (s *sendmail) delivery(e *maillog.Entry, id, text []byte, emit func(reporting.Session)) {
+func (s *Log) delivery(e *maillog.Entry, id, text []byte, emit func(reporting.Session)) {
 	to, ok := readSendmailTo(text)
 	at, okTime := s.clock.At(e.Stamp)
 	if !ok || !okTime {
@@ -327,7 +333,7 @@ func (s *sendmail) delivery(e *maillog.Entry, id, text []byte, emit func(reporti
 }
 
 // skips: not every delivery goes to an MX host of the recipient's domain.
-func (s *sendmail) skips(to *sendmailTo) bool {
+func (s *Log) skips(to *sendmailTo) bool {
 	return slices.Contains(s.skip, to.mailer) || strings.HasPrefix(to.mailer, "postseal") || filterAddress(to.ip)
 }
 
@@ -342,7 +348,7 @@ func filterAddress(ip netip.Addr) bool {
 }
 
 // conclude adds what the line itself tells of the sessions.
-func (s *sendmail) conclude(e *maillog.Entry, p *sendmailProcess, to *sendmailTo, at time.Time) {
+func (s *Log) conclude(e *maillog.Entry, p *sendmailProcess, to *sendmailTo, at time.Time) {
 	if to.host != "" && to.ip.IsValid() {
 		p.know(sendmailHost{to.host, to.ip})
 	}
@@ -379,7 +385,7 @@ func (s *sendmail) conclude(e *maillog.Entry, p *sendmailProcess, to *sendmailTo
 	}
 }
 
-func (s *sendmail) emit(t *sendmailTry, domain string, emit func(reporting.Session)) {
+func (s *Log) emit(t *sendmailTry, domain string, emit func(reporting.Session)) {
 	session := reporting.Session{
 		Time: t.at, Domain: domain, MXHost: t.host.name, MXIP: t.host.ip,
 		Result: t.result, Reason: t.reason, Policy: reporting.Policy{Type: t.policy},
@@ -394,7 +400,7 @@ func (s *sendmail) emit(t *sendmailTry, domain string, emit func(reporting.Sessi
 	emit(session)
 }
 
-func (s *sendmail) add(p *sendmailProcess, t sendmailTry) {
+func (s *Log) add(p *sendmailProcess, t sendmailTry) {
 	if len(p.tries) >= sendmailMaxTries {
 		s.stats.Dropped++
 		return
@@ -402,12 +408,12 @@ func (s *sendmail) add(p *sendmailProcess, t sendmailTry) {
 	p.tries = append(p.tries, t)
 }
 
-func (s *sendmail) settle(slot *maillog.Slot[sendmailProcess]) {
+func (s *Log) settle(slot *maillog.Slot[sendmailProcess]) {
 	s.open.Settle(slot, func(p *sendmailProcess) { s.stats.Dropped += uint64(len(p.tries)) })
 }
 
 // expire drops what will not be heard of again.
-func (s *sendmail) expire(now time.Time) {
+func (s *Log) expire(now time.Time) {
 	for p := s.open.Oldest(); p != nil && sendmailOld(p.At, now); p = s.open.Oldest() {
 		s.stats.Dropped += uint64(len(p.Value.tries))
 		s.open.Remove(p)
@@ -417,7 +423,8 @@ func (s *sendmail) expire(now time.Time) {
 	}
 }
 
-func (s *sendmail) Flush(func(reporting.Session)) {
+// Flush is that of [maillog.Reader].
+func (s *Log) Flush(func(reporting.Session)) {
 	for p := s.open.Oldest(); p != nil; p = s.open.Oldest() {
 		s.stats.Dropped += uint64(len(p.Value.tries))
 		s.open.Remove(p)
@@ -425,7 +432,8 @@ func (s *sendmail) Flush(func(reporting.Session)) {
 	s.init()
 }
 
-func (s *sendmail) Stats() maillog.Stats {
+// Stats is that of [maillog.Reader].
+func (s *Log) Stats() maillog.Stats {
 	st := s.stats
 	for p := range s.open.All {
 		if len(p.Value.tries) > 0 {

@@ -1,13 +1,14 @@
-package ingest_test
+package sendmail_test
 
 import (
 	"strings"
 	"testing"
 
 	"postseal/reporting/ingest/maillog/maillogtest"
+	"postseal/reporting/ingest/sendmail"
 )
 
-func TestSendmailOwn(t *testing.T) {
+func TestOwn(t *testing.T) {
 	const (
 		from     = ": from=<postmaster@mta.example.org>, size=3221, class=0, nrcpts=1, msgid=" + maillogtest.OwnID + ", proto=ESMTP, daemon=MTA, relay=localhost [127.0.0.1]"
 		received = "Nov 22 03:12:18 mta sm-mta[25729]: 6AM3CIox025729" + from
@@ -15,7 +16,7 @@ func TestSendmailOwn(t *testing.T) {
 		unknown  = "5.1.1, stat=User unknown"
 	)
 	two := strings.NewReplacer("to=<u@a.example>,", "to=<u@a.example>,<v@a.example>,")
-	maillogtest.RunOwn(t, newSendmail, []maillogtest.OwnCase{
+	maillogtest.RunOwn(t, "RPT-077", sendmail.New, []maillogtest.OwnCase{
 		{"neither counted nor overlooked", []string{received, verified, smtpSent}, 1, []string{"sent u@a.example Sent (queued)"}},
 		{"a failure is not counted either", []string{received, failed, server + "FAIL, relay=mx.a.example, reject=403 4.7.0 authentication failed", deferred + "403 4.7.0 authentication failed"},
 			1, []string{"deferred u@a.example Deferred: 403 4.7.0 authentication failed"}},
@@ -41,4 +42,4 @@ func TestSendmailOwn(t *testing.T) {
 	})
 }
 
-func TestSendmailStateBefore(t *testing.T) { maillogtest.StateBefore(t, newSendmail, verified, 0x61) }
+func TestStateBefore(t *testing.T) { maillogtest.StateBefore(t, sendmail.New, verified, 0x61) }

@@ -1,4 +1,4 @@
-package ingest
+package sendmail
 
 import (
 	"net/netip"
@@ -73,7 +73,7 @@ func (r *sendmailRecent) weight() int {
 }
 
 // counted remembers a session.
-func (s *sendmail) counted(key []byte, t *sendmailTry, at time.Time) {
+func (s *Log) counted(key []byte, t *sendmailTry, at time.Time) {
 	slot := s.recent.Get(key, at)
 	if len(slot.Value.hosts) >= sendmailMaxTries {
 		slot.Value.hosts = slices.Delete(slot.Value.hosts, 0, 1)
@@ -84,7 +84,7 @@ func (s *sendmail) counted(key []byte, t *sendmailTry, at time.Time) {
 
 // justCounted reports whether the process has counted a session with a host: of any
 // result while its connection may still be open, of a certain one in a moment.
-func (s *sendmail) justCounted(key []byte, host string, result tlsrpt.ResultType, at time.Time) bool {
+func (s *Log) justCounted(key []byte, host string, result tlsrpt.ResultType, at time.Time) bool {
 	slot := s.recent.Find(key)
 	if slot == nil {
 		return false
@@ -98,15 +98,16 @@ func (s *sendmail) justCounted(key []byte, host string, result tlsrpt.ResultType
 	return false
 }
 
-// sendmailStateVersion names the layout below, and no other reader's. The one before had
+// stateVersion names the layout below, and no other reader's. The one before had
 // no messages of our own.
 const (
-	sendmailStateVersion = 0x62
-	sendmailStateBefore  = 0x61
+	stateVersion = 0x62
+	stateBefore  = 0x61
 )
 
-func (s *sendmail) AppendState(dst []byte) []byte {
-	w := maillog.NewStateWriter(dst, sendmailStateVersion)
+// AppendState is that of [maillog.Reader].
+func (s *Log) AppendState(dst []byte) []byte {
+	w := maillog.NewStateWriter(dst, stateVersion)
 	w.Uint(uint64(s.open.Len()))
 	for p := range s.open.All {
 		w.Text(p.Key)
@@ -128,12 +129,13 @@ func (s *sendmail) AppendState(dst []byte) []byte {
 	return w.Sealed()
 }
 
-func (s *sendmail) RestoreState(state []byte) error {
-	r, err := maillog.NewStateReader(state, sendmailStateVersion, sendmailStateBefore)
+// RestoreState is that of [maillog.Reader].
+func (s *Log) RestoreState(state []byte) error {
+	r, err := maillog.NewStateReader(state, stateVersion, stateBefore)
 	if err != nil {
 		return err
 	}
-	var fresh sendmail
+	var fresh Log
 	fresh.init()
 	for range r.Count(sendmailMaxProcesses) {
 		p := &maillog.Slot[sendmailProcess]{Key: r.Text(), At: r.Time(), Value: readSendmailProcess(r)}
