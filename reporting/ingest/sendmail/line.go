@@ -12,8 +12,8 @@ import (
 
 // The grammar of Sendmail's log, 8.17 and 8.18, at LogLevel 9 to 14.
 
-// sendmailID takes "6AM3CIox025729: " off, or "NOQUEUE: ", if it is there.
-func sendmailID(text []byte) (id, rest []byte) {
+// cutID takes "6AM3CIox025729: " off, or "NOQUEUE: ", if it is there.
+func cutID(text []byte) (id, rest []byte) {
 	i := bytes.IndexByte(text[:min(len(text), 24)], ':')
 	if i < len("NOQUEUE") || i+1 >= len(text) || text[i+1] != ' ' || !maillog.Base62(text[:i]) {
 		return nil, text
@@ -21,16 +21,16 @@ func sendmailID(text []byte) (id, rest []byte) {
 	return text[:i], text[i+2:]
 }
 
-// sendmailField cuts "name=value, " off; value has no ", ".
-func sendmailField(b []byte) (name, value, rest []byte, ok bool) {
+// cutField cuts "name=value, " off; value has no ", ".
+func cutField(b []byte) (name, value, rest []byte, ok bool) {
 	field, rest, _ := bytes.Cut(b, []byte(", "))
 	name, value, ok = bytes.Cut(field, []byte("="))
 	return name, value, rest, ok
 }
 
-// sendmailRelay reads "mx.example.org. [192.0.2.1]", "mx. [IPv6:2001:db8:0:0:0:0:0:1]", "mx.",
+// readRelay reads "mx.example.org. [192.0.2.1]", "mx. [IPv6:2001:db8:0:0:0:0:0:1]", "mx.",
 // "[192.0.2.1] [192.0.2.1]". The final dot is there in some lines.
-func sendmailRelay(b []byte) (host string, ip netip.Addr) {
+func readRelay(b []byte) (host string, ip netip.Addr) {
 	name, bracket, found := bytes.Cut(b, []byte(" ["))
 	host, _ = foreign.DomainName(string(name))
 	if found {
@@ -40,8 +40,8 @@ func sendmailRelay(b []byte) (host string, ip netip.Addr) {
 	return host, ip
 }
 
-// sendmailTLS is what stands behind "STARTTLS=client, ".
-type sendmailTLS struct {
+// tlsLine is what stands behind "STARTTLS=client, ".
+type tlsLine struct {
 	kind   byte // 'e' established, 'c' of its certificate, 'x' handshake failed, 'w' a warning about DANE, 'l' a fault of ours
 	host   string
 	verify string
@@ -49,14 +49,14 @@ type sendmailTLS struct {
 	status string
 }
 
-// readSendmailTLS reads
+// readTLS reads
 //
 //	relay=mx., version=TLSv1.3, verify=OK, cipher=…, bits=128/128, status=…
 //	cert-subject=/CN=…, cert-issuer=…, verifymsg=certificate has expired      (LogLevel 12)
 //	error: connect failed=-1, reason=…, SSL_error=1, errno=0, retry=-1
 //	relay=mx, warning=DANE configured in DNS but STARTTLS not offered
 //	get_tls_se_features=failed, ret=75
-func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
+func readTLS(b []byte) (t tlsLine, ok bool) {
 	switch {
 	case bytes.HasPrefix(b, []byte("cert-subject=")):
 		// A subject is escaped, but for a comma.
@@ -67,7 +67,7 @@ func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
 		t.kind, t.reason = 'c', foreign.Reason(string(b[at+len(", verifymsg="):]))
 		return t, true
 	case bytes.HasPrefix(b, []byte("error: connect failed=")):
-		return sendmailBroken(b), true
+		return readBroken(b), true
 	case bytes.HasPrefix(b, []byte("get_tls_se_features=failed")):
 		t.kind = 'l'
 		return t, true
@@ -75,7 +75,7 @@ func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
 		return t, false
 	}
 	relay, rest, _ := bytes.Cut(b[len("relay="):], []byte(", "))
-	t.host, _ = sendmailRelay(relay)
+	t.host, _ = readRelay(relay)
 	if warning, found := bytes.CutPrefix(rest, []byte("warning=DANE configured in DNS but ")); found {
 		t.kind, t.reason = 'w', foreign.Reason(string(warning))
 		return t, true
@@ -83,7 +83,7 @@ func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
 	version := false
 	for len(rest) > 0 {
 		var name, value []byte
-		name, value, rest, _ = sendmailField(rest)
+		name, value, rest, _ = cutField(rest)
 		switch string(name) {
 		case "version":
 			version = true
@@ -97,8 +97,8 @@ func readSendmailTLS(b []byte) (t sendmailTLS, ok bool) {
 	return t, version && t.verify != ""
 }
 
-// sendmailBroken reads "error: connect failed=-1, reason=…, SSL_error=1, …".
-func sendmailBroken(b []byte) (t sendmailTLS) {
+// readBroken reads "error: connect failed=-1, reason=…, SSL_error=1, …".
+func readBroken(b []byte) (t tlsLine) {
 	t.kind = 'x'
 	if _, after, found := bytes.Cut(b, []byte(", reason=")); found {
 		why := after
@@ -110,7 +110,7 @@ func sendmailBroken(b []byte) (t sendmailTLS) {
 			}
 			if _, relay, named := bytes.Cut(after[at:], []byte(", relay=")); named {
 				relay, _, _ = bytes.Cut(relay, []byte(", "))
-				t.host, _ = sendmailRelay(relay)
+				t.host, _ = readRelay(relay)
 			}
 		}
 		t.reason = foreign.Reason(string(why))
@@ -118,16 +118,16 @@ func sendmailBroken(b []byte) (t sendmailTLS) {
 	return t
 }
 
-// sendmailReject is "ruleset=tls_server, arg1=FAIL, relay=mx, reject=403 4.7.0 …". arg1
+// rejection is "ruleset=tls_server, arg1=FAIL, relay=mx, reject=403 4.7.0 …". arg1
 // of tls_rcpt is a recipient.
-type sendmailReject struct {
+type rejection struct {
 	ruleset string
 	arg     string
 	host    string
 	text    string
 }
 
-func readSendmailReject(b []byte) (r sendmailReject, ok bool) {
+func readRejection(b []byte) (r rejection, ok bool) {
 	b, ok = bytes.CutPrefix(b, []byte("ruleset="))
 	if !ok {
 		return r, false
@@ -136,7 +136,7 @@ func readSendmailReject(b []byte) (r sendmailReject, ok bool) {
 	if !ok || string(ruleset) != "tls_server" && string(ruleset) != "tls_rcpt" {
 		return r, false
 	}
-	arg, b, ok := sendmailArgument(b)
+	arg, b, ok := cutArgument(b)
 	if !ok {
 		return r, false
 	}
@@ -146,13 +146,13 @@ func readSendmailReject(b []byte) (r sendmailReject, ok bool) {
 	}
 	r.ruleset = string(ruleset)
 	r.arg = string(arg[:min(len(arg), 20)])
-	r.host, _ = sendmailRelay(relay)
+	r.host, _ = readRelay(relay)
 	r.text = foreign.Printable(string(text), 2*foreign.MaxReason)
 	return r, true
 }
 
-// sendmailArgument cuts at ", relay=" outside of quotes.
-func sendmailArgument(b []byte) (arg, rest []byte, ok bool) {
+// cutArgument cuts at ", relay=" outside of quotes.
+func cutArgument(b []byte) (arg, rest []byte, ok bool) {
 	quoted := false
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
@@ -168,7 +168,7 @@ func sendmailArgument(b []byte) (arg, rest []byte, ok bool) {
 }
 
 // outcome is what a rejection says; ok is false if it is about a fault of ours.
-func (r *sendmailReject) outcome() (v sendmailVerdict, ok bool) {
+func (r *rejection) outcome() (v verdict, ok bool) {
 	text := r.text
 	// "450 4.7.0 <u@d>... mx not listed in SANs": of a recipient nothing is kept.
 	if _, after, found := strings.Cut(text, ">... "); found {
@@ -202,11 +202,11 @@ func (r *sendmailReject) outcome() (v sendmailVerdict, ok bool) {
 	return v, true
 }
 
-// sendmailTo is
+// toLine is
 //
 //	to=<u@d>,<v@d>, ctladdr=…, delay=00:00:01, xdelay=…, mailer=esmtp, pri=30080,
 //	  relay=mx. [192.0.2.1], dsn=2.0.0, reply=…, STS=OK, stat=Sent (…)
-type sendmailTo struct {
+type toLine struct {
 	list   []byte // of recipients; it points into the line
 	domain string // of the first recipient
 	dsn    string // RFC 3463
@@ -218,12 +218,12 @@ type sendmailTo struct {
 	stat   string
 }
 
-func readSendmailTo(b []byte) (t sendmailTo, ok bool) {
+func readTo(b []byte) (t toLine, ok bool) {
 	b, ok = bytes.CutPrefix(b, []byte("to="))
 	if !ok {
 		return t, false
 	}
-	first, rest, ok := sendmailRecipients(b)
+	first, rest, ok := cutRecipients(b)
 	if !ok {
 		return t, false
 	}
@@ -246,14 +246,14 @@ func readSendmailTo(b []byte) (t sendmailTo, ok bool) {
 			return t, true
 		}
 		var name, value []byte
-		name, value, b, _ = sendmailField(b)
+		name, value, b, _ = cutField(b)
 		switch string(name) {
 		case "mailer":
 			t.mailer = string(value)
 		case "dsn":
 			t.dsn = string(value[:min(len(value), 11)])
 		case "relay":
-			t.host, t.ip = sendmailRelay(value)
+			t.host, t.ip = readRelay(value)
 		case "STS":
 			t.sts = string(value) == "OK"
 		}
@@ -261,8 +261,8 @@ func readSendmailTo(b []byte) (t sendmailTo, ok bool) {
 	return t, false
 }
 
-// sendmailRecipients takes the addresses, which end at the first ", " outside of quotes.
-func sendmailRecipients(b []byte) (first, rest []byte, ok bool) {
+// cutRecipients takes the addresses, which end at the first ", " outside of quotes.
+func cutRecipients(b []byte) (first, rest []byte, ok bool) {
 	quoted, end := false, 0
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {

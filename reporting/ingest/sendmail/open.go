@@ -9,7 +9,7 @@ import (
 	"postseal/reporting/tlsrpt"
 )
 
-func (p *sendmailProcess) last() *sendmailTry {
+func (p *process) last() *try {
 	if len(p.tries) == 0 {
 		return nil
 	}
@@ -18,7 +18,7 @@ func (p *sendmailProcess) last() *sendmailTry {
 
 // try is the last session with a host, or a broken handshake with one that was not
 // named yet.
-func (p *sendmailProcess) try(host string) *sendmailTry {
+func (p *process) try(host string) *try {
 	for i := len(p.tries) - 1; i >= 0; i-- {
 		if p.tries[i].host.name == host {
 			return &p.tries[i]
@@ -31,15 +31,15 @@ func (p *sendmailProcess) try(host string) *sendmailTry {
 }
 
 // know keeps the address of a host, the latest that it had.
-func (p *sendmailProcess) know(h sendmailHost) {
-	p.hosts = slices.DeleteFunc(p.hosts, func(o sendmailHost) bool { return o.name == h.name })
-	if len(p.hosts) >= sendmailMaxTries {
+func (p *process) know(h mxHost) {
+	p.hosts = slices.DeleteFunc(p.hosts, func(o mxHost) bool { return o.name == h.name })
+	if len(p.hosts) >= maxTries {
 		p.hosts = slices.Delete(p.hosts, 0, 1)
 	}
 	p.hosts = append(p.hosts, h)
 }
 
-func (p *sendmailProcess) address(host string) netip.Addr {
+func (p *process) address(host string) netip.Addr {
 	for i := range p.hosts {
 		if p.hosts[i].name == host {
 			return p.hosts[i].ip
@@ -49,7 +49,7 @@ func (p *sendmailProcess) address(host string) netip.Addr {
 }
 
 // weight is about how many bytes a process holds; addresses alone are not worth it.
-func (p *sendmailProcess) weight() int {
+func (p *process) weight() int {
 	if len(p.tries) == 0 && p.current.name == "" && !p.local {
 		return 0
 	}
@@ -64,7 +64,7 @@ func (p *sendmailProcess) weight() int {
 	return n
 }
 
-func (r *sendmailRecent) weight() int {
+func (r *recent) weight() int {
 	n := 0
 	for i := range r.hosts {
 		n += 80 + len(r.hosts[i].host)
@@ -73,13 +73,13 @@ func (r *sendmailRecent) weight() int {
 }
 
 // counted remembers a session.
-func (s *Log) counted(key []byte, t *sendmailTry, at time.Time) {
+func (s *Log) counted(key []byte, t *try, at time.Time) {
 	slot := s.recent.Get(key, at)
-	if len(slot.Value.hosts) >= sendmailMaxTries {
+	if len(slot.Value.hosts) >= maxTries {
 		slot.Value.hosts = slices.Delete(slot.Value.hosts, 0, 1)
 	}
-	slot.Value.hosts = append(slot.Value.hosts, sendmailCounted{t.host.name, t.result, at})
-	s.recent.Settle(slot, func(*sendmailRecent) {})
+	slot.Value.hosts = append(slot.Value.hosts, counted{t.host.name, t.result, at})
+	s.recent.Settle(slot, func(*recent) {})
 }
 
 // justCounted reports whether the process has counted a session with a host: of any
@@ -91,7 +91,7 @@ func (s *Log) justCounted(key []byte, host string, result tlsrpt.ResultType, at 
 	}
 	for _, c := range slot.Value.hosts {
 		since := at.Sub(c.at).Abs()
-		if c.host == host && (result == "" && since < sendmailCached || result != "" && c.result == result && since < sendmailBurst) {
+		if c.host == host && (result == "" && since < maxCached || result != "" && c.result == result && since < burst) {
 			return true
 		}
 	}
@@ -137,18 +137,18 @@ func (s *Log) RestoreState(state []byte) error {
 	}
 	var fresh Log
 	fresh.init()
-	for range r.Count(sendmailMaxProcesses) {
-		p := &maillog.Slot[sendmailProcess]{Key: r.Text(), At: r.Time(), Value: readSendmailProcess(r)}
+	for range r.Count(maxProcesses) {
+		p := &maillog.Slot[process]{Key: r.Text(), At: r.Time(), Value: readProcess(r)}
 		if fresh.open.Has(p.Key) {
 			r.Refuse()
 			break
 		}
 		fresh.open.Put(p)
 	}
-	for range r.Count(sendmailMaxProcesses) {
-		c := &maillog.Slot[sendmailRecent]{Key: r.Text(), At: r.Time()}
-		for range r.Count(sendmailMaxTries) {
-			c.Value.hosts = append(c.Value.hosts, sendmailCounted{host: r.Text(), result: tlsrpt.ResultType(r.Text()), at: r.Time()})
+	for range r.Count(maxProcesses) {
+		c := &maillog.Slot[recent]{Key: r.Text(), At: r.Time()}
+		for range r.Count(maxTries) {
+			c.Value.hosts = append(c.Value.hosts, counted{host: r.Text(), result: tlsrpt.ResultType(r.Text()), at: r.Time()})
 		}
 		if fresh.recent.Has(c.Key) {
 			r.Refuse()
@@ -167,14 +167,14 @@ func (s *Log) RestoreState(state []byte) error {
 	return nil
 }
 
-func (h sendmailHost) append(w *maillog.StateWriter) {
+func (h mxHost) append(w *maillog.StateWriter) {
 	w.Text(h.name)
 	w.Addr(h.ip)
 }
 
-func readSendmailHost(r *maillog.StateReader) sendmailHost { return sendmailHost{r.Text(), r.Addr()} }
+func readHost(r *maillog.StateReader) mxHost { return mxHost{r.Text(), r.Addr()} }
 
-func (p *sendmailProcess) append(w *maillog.StateWriter) {
+func (p *process) append(w *maillog.StateWriter) {
 	p.current.append(w)
 	w.Bits(p.local)
 	w.Uint(uint64(len(p.hosts)))
@@ -194,14 +194,14 @@ func (p *sendmailProcess) append(w *maillog.StateWriter) {
 	}
 }
 
-func readSendmailProcess(r *maillog.StateReader) (p sendmailProcess) {
-	p.current = readSendmailHost(r)
+func readProcess(r *maillog.StateReader) (p process) {
+	p.current = readHost(r)
 	r.Bits(&p.local)
-	for range r.Count(sendmailMaxTries) {
-		p.hosts = append(p.hosts, readSendmailHost(r))
+	for range r.Count(maxTries) {
+		p.hosts = append(p.hosts, readHost(r))
 	}
-	for range r.Count(sendmailMaxTries) {
-		t := sendmailTry{at: r.Time(), host: readSendmailHost(r), detail: r.Text()}
+	for range r.Count(maxTries) {
+		t := try{at: r.Time(), host: readHost(r), detail: r.Text()}
 		r.Bits(&t.broken)
 		t.result, t.reason, t.policy = tlsrpt.ResultType(r.Text()), r.Text(), tlsrpt.PolicyType(r.Text())
 		p.tries = append(p.tries, t)

@@ -28,21 +28,21 @@ func (s *Log) ownLine(e *maillog.Entry, id, text []byte) {
 		return
 	}
 	if s.own.Asked(text, "from=") {
-		messageID, recipients := sendmailMessageID(text)
+		messageID, recipients := readMessageID(text)
 		s.own.Received(e.Host, id, messageID, recipients, at)
 		return
 	}
 	m := s.own.Find(e.Host, id)
-	notice, text := sendmailID(text)
+	notice, text := cutID(text)
 	if _, why, _ := bytes.Cut(text, []byte(": ")); m != nil && notice != nil && bytes.HasPrefix(why, []byte("Cannot send message ")) {
 		s.own.Tell(m, maillog.Bounced, nil, why, at)
 		s.own.Remove(m)
 	}
 }
 
-// sendmailMessageID reads the line of a message that has come in. Its sender stands in
+// readMessageID reads the line of a message that has come in. Its sender stands in
 // front of the number of recipients.
-func sendmailMessageID(b []byte) (id []byte, recipients int) {
+func readMessageID(b []byte) (id []byte, recipients int) {
 	_, b, _ = bytes.Cut(b, []byte(", nrcpts="))
 	n, b, _ := bytes.Cut(b, []byte(", msgid="))
 	id, _, _ = bytes.Cut(b, []byte(", "))
@@ -52,7 +52,7 @@ func sendmailMessageID(b []byte) (id []byte, recipients int) {
 
 // tell reports whether a delivery is that of a message of ours, and says what became of it. The
 // message has no end in the log but that of its last recipient.
-func (s *Log) tell(e *maillog.Entry, id []byte, to *sendmailTo, at time.Time) bool {
+func (s *Log) tell(e *maillog.Entry, id []byte, to *toLine, at time.Time) bool {
 	m := s.own.Find(e.Host, id)
 	if m == nil {
 		return false
@@ -67,7 +67,7 @@ func (s *Log) tell(e *maillog.Entry, id []byte, to *sendmailTo, at time.Time) bo
 	}
 	for list := to.list; len(list) > 0; {
 		var address []byte
-		address, list = sendmailAddress(list)
+		address, list = cutAddress(list)
 		s.own.Tell(m, status, address, []byte(text), at)
 		if status != maillog.Deferred {
 			m.Value.Left--
@@ -80,7 +80,7 @@ func (s *Log) tell(e *maillog.Entry, id []byte, to *sendmailTo, at time.Time) bo
 }
 
 // status reads "stat=", which any text may follow that is not of these, and "dsn=".
-func (to *sendmailTo) status() (status maillog.Status, ok bool) {
+func (to *toLine) status() (status maillog.Status, ok bool) {
 	switch {
 	case strings.HasPrefix(to.stat, "Sent"):
 		return maillog.Sent, true
@@ -92,8 +92,8 @@ func (to *sendmailTo) status() (status maillog.Status, ok bool) {
 	return "", false // "queued"
 }
 
-// sendmailAddress takes the first of "<u@d>,<v@d>".
-func sendmailAddress(list []byte) (address, rest []byte) {
+// cutAddress takes the first of "<u@d>,<v@d>".
+func cutAddress(list []byte) (address, rest []byte) {
 	quoted, end := false, len(list)
 	for i := 0; i < len(list) && end == len(list); i++ {
 		switch c := list[i]; {

@@ -25,30 +25,30 @@ import (
 )
 
 const (
-	// sendmailCached is how long a connection may stay open for the next message:
+	// maxCached is how long a connection may stay open for the next message:
 	// twice ConnectionCacheTimeout, which is 5 min.
-	sendmailCached = 10 * time.Minute
+	maxCached = 10 * time.Minute
 
-	// sendmailBurst: what is said of several recipients is logged at once.
-	sendmailBurst = time.Minute
+	// burst: what is said of several recipients is logged at once.
+	burst = time.Minute
 
-	// sendmailMaxAge is how long a delivery in hand may be silent: one reply may take
+	// maxAge is how long a delivery in hand may be silent: one reply may take
 	// an hour (Timeout.rcpt, Timeout.datafinal), and several hosts may be tried.
-	sendmailMaxAge = 5 * time.Hour
+	maxAge = 5 * time.Hour
 
-	// sendmailMaxProcesses: MaxDaemonChildren and MaxQueueChildren are unlimited by
-	// default, a large host has some thousand, and a log may be that of several hosts.
-	sendmailMaxProcesses = 16384
+	// maxProcesses: MaxDaemonChildren and MaxQueueChildren set no limit by default, and
+	// a log may be that of several hosts.
+	maxProcesses = 16384
 
-	// sendmailMaxBytes bounds what all of them hold.
-	sendmailMaxBytes = 32 << 20
+	// maxOpenBytes bounds what all of them hold.
+	maxOpenBytes = 32 << 20
 
-	// sendmailMaxTries bounds the hosts of one delivery.
-	sendmailMaxTries = 64
+	// maxTries bounds the hosts of one delivery.
+	maxTries = 64
 )
 
-// sendmailVerdict says why a session fails.
-type sendmailVerdict struct {
+// verdict says why a session fails.
+type verdict struct {
 	result tlsrpt.ResultType
 	reason string
 	policy tlsrpt.PolicyType // "" unless the line names it
@@ -59,42 +59,42 @@ type Log struct {
 	skip   []string
 	clock  maillog.Clock
 	stats  maillog.Stats
-	open   maillog.Table[sendmailProcess]
-	recent maillog.Table[sendmailRecent]
+	open   maillog.Table[process]
+	recent maillog.Table[recent]
 	own    maillog.OwnMails
 }
 
-// sendmailProcess is what a process has logged of the delivery in hand.
-type sendmailProcess struct {
-	tries   []sendmailTry
-	current sendmailHost   // that it talks to, where LogLevel 12 tells
-	hosts   []sendmailHost // whose addresses are known
-	local   bool           // STARTTLS was not tried, by a fault of ours
+// process is what a process has logged of the delivery in hand.
+type process struct {
+	tries   []try
+	current mxHost   // that it talks to, where LogLevel 12 tells
+	hosts   []mxHost // whose addresses are known
+	local   bool     // STARTTLS was not tried, by a fault of ours
 }
 
-type sendmailHost struct {
+type mxHost struct {
 	name string
 	ip   netip.Addr
 }
 
-// sendmailTry is a session that waits for its domain.
-type sendmailTry struct {
+// try is a session that waits for its domain.
+type try struct {
 	at     time.Time
-	host   sendmailHost // without a name until a ruleset says it, if the handshake failed
-	detail string       // what is wrong with the certificate, in case that it matters
-	broken bool         // the handshake failed
-	sendmailVerdict
+	host   mxHost // without a name until a ruleset says it, if the handshake failed
+	detail string // what is wrong with the certificate, in case that it matters
+	broken bool   // the handshake failed
+	verdict
 }
 
-func (t *sendmailTry) failed() bool { return t.result != "" }
+func (t *try) failed() bool { return t.result != "" }
 
-// sendmailRecent is what a process has just counted: what is said of further
+// recent is what a process has just counted: what is said of further
 // messages with the same connection is not another one.
-type sendmailRecent struct {
-	hosts []sendmailCounted
+type recent struct {
+	hosts []counted
 }
 
-type sendmailCounted struct {
+type counted struct {
 	host   string
 	result tlsrpt.ResultType
 	at     time.Time
@@ -112,8 +112,8 @@ func New(o maillog.Options) *Log {
 }
 
 func (s *Log) init() {
-	s.open.Init(sendmailMaxProcesses, sendmailMaxBytes, (*sendmailProcess).weight)
-	s.recent.Init(sendmailMaxProcesses, sendmailMaxBytes, (*sendmailRecent).weight)
+	s.open.Init(maxProcesses, maxOpenBytes, (*process).weight)
+	s.recent.Init(maxProcesses, maxOpenBytes, (*recent).weight)
 	s.own.Forget()
 }
 
@@ -124,14 +124,14 @@ func (s *Log) Line(line []byte, emit func(reporting.Session)) {
 		s.stats.Oversize++
 		return
 	}
-	if !sendmailMatters(line) && !s.aboutOwn(line) {
+	if !matters(line) && !s.aboutOwn(line) {
 		return
 	}
 	e, ok := maillog.Head(bytes.TrimRight(line, "\r"))
 	if !ok || len(e.PID) == 0 {
 		return
 	}
-	id, text := sendmailID(e.Text)
+	id, text := cutID(e.Text)
 	switch {
 	case bytes.HasPrefix(text, []byte("STARTTLS=client, ")):
 		s.starttls(&e, text[len("STARTTLS=client, "):])
@@ -146,8 +146,8 @@ func (s *Log) Line(line []byte, emit func(reporting.Session)) {
 	}
 }
 
-// sendmailMatters passes what may be one of the lines that count; it does little.
-func sendmailMatters(line []byte) bool {
+// matters passes what may be one of the lines that count; it does little.
+func matters(line []byte) bool {
 	for _, mark := range []string{" to=", "STARTTLS=client", "ruleset=tls_", "tls_clt_features", `"to=`} {
 		if bytes.Contains(line, []byte(mark)) {
 			return true
@@ -165,8 +165,8 @@ func (s *Log) connected(e *maillog.Entry, text []byte) {
 		return
 	}
 	relay, _, _ := bytes.Cut(text[at+len("relay="):], []byte(", "))
-	var h sendmailHost
-	if h.name, h.ip = sendmailRelay(relay); h.name == "" || !h.ip.IsValid() {
+	var h mxHost
+	if h.name, h.ip = readRelay(relay); h.name == "" || !h.ip.IsValid() {
 		return
 	}
 	p := s.open.Get(e.Key, now)
@@ -177,7 +177,7 @@ func (s *Log) connected(e *maillog.Entry, text []byte) {
 
 // starttls reads a line about a handshake.
 func (s *Log) starttls(e *maillog.Entry, text []byte) {
-	line, ok := readSendmailTLS(text)
+	line, ok := readTLS(text)
 	if !ok {
 		if bytes.HasPrefix(text, []byte("relay=")) {
 			s.stats.Unparsed++
@@ -199,7 +199,7 @@ func (s *Log) starttls(e *maillog.Entry, text []byte) {
 			t.detail = line.reason
 		}
 	case 'x':
-		t := sendmailTry{at: at, broken: true, sendmailVerdict: sendmailVerdict{result: tlsrpt.ValidationFailure, reason: line.reason}}
+		t := try{at: at, broken: true, verdict: verdict{result: tlsrpt.ValidationFailure, reason: line.reason}}
 		if t.host.name = line.host; line.host == "" {
 			t.host = p.current
 		}
@@ -212,31 +212,31 @@ func (s *Log) starttls(e *maillog.Entry, text []byte) {
 	s.settle(slot)
 }
 
-func established(line *sendmailTLS, at time.Time) sendmailTry {
-	t := sendmailTry{at: at, host: sendmailHost{name: line.host}}
+func established(line *tlsLine, at time.Time) try {
+	t := try{at: at, host: mxHost{name: line.host}}
 	switch {
 	case strings.HasPrefix(line.verify, "DANE"):
-		t.sendmailVerdict = sendmailVerdict{result: tlsrpt.CertificateNotTrusted, reason: "no TLSA record matches", policy: tlsrpt.TLSA}
+		t.verdict = verdict{result: tlsrpt.CertificateNotTrusted, reason: "no TLSA record matches", policy: tlsrpt.TLSA}
 	case line.verify == "TRUSTED":
 		t.policy = tlsrpt.TLSA
 	case strings.Contains(line.status, "TLSA"):
-		t.sendmailVerdict = sendmailVerdict{result: tlsrpt.TLSAInvalid, reason: line.status, policy: tlsrpt.TLSA}
+		t.verdict = verdict{result: tlsrpt.TLSAInvalid, reason: line.status, policy: tlsrpt.TLSA}
 	}
 	return t
 }
 
 // warned reads that DANE was demanded of a host without TLS. "STARTTLS failed" is a
 // refusal as well as a broken handshake, which was logged before.
-func (s *Log) warned(p *sendmailProcess, line *sendmailTLS, at time.Time) {
+func (s *Log) warned(p *process, line *tlsLine, at time.Time) {
 	if t := p.last(); t != nil && t.broken && (t.host.name == "" || t.host.name == line.host) {
 		t.host.name, t.policy = line.host, tlsrpt.TLSA
 		return
 	}
-	v := sendmailVerdict{result: tlsrpt.StartTLSNotSupported, policy: tlsrpt.TLSA}
+	v := verdict{result: tlsrpt.StartTLSNotSupported, policy: tlsrpt.TLSA}
 	if line.reason == "STARTTLS failed" {
 		v.reason = "STARTTLS was offered, but refused"
 	}
-	s.add(p, sendmailTry{at: at, host: sendmailHost{name: line.host}, sendmailVerdict: v})
+	s.add(p, try{at: at, host: mxHost{name: line.host}, verdict: v})
 }
 
 // ruleset reads why a session was not good enough.
@@ -244,7 +244,7 @@ func (s *Log) ruleset(e *maillog.Entry, text []byte) {
 	if !bytes.HasPrefix(text, []byte("ruleset=tls_server,")) && !bytes.HasPrefix(text, []byte("ruleset=tls_rcpt,")) {
 		return
 	}
-	r, ok := readSendmailReject(text)
+	r, ok := readRejection(text)
 	at, okTime := s.clock.At(e.Stamp)
 	if !ok || !okTime {
 		s.stats.Unparsed++
@@ -262,7 +262,7 @@ func (s *Log) ruleset(e *maillog.Entry, text []byte) {
 	s.settle(slot)
 }
 
-func (s *Log) reject(e *maillog.Entry, p *sendmailProcess, r *sendmailReject, v sendmailVerdict, at time.Time) {
+func (s *Log) reject(e *maillog.Entry, p *process, r *rejection, v verdict, at time.Time) {
 	if t := p.try(r.host); t != nil {
 		t.host.name = r.host
 		if t.policy == "" {
@@ -280,12 +280,12 @@ func (s *Log) reject(e *maillog.Entry, p *sendmailProcess, r *sendmailReject, v 
 	if v.result == tlsrpt.ValidationFailure && v.reason != maillog.OutsidePolicy {
 		v.result = tlsrpt.StartTLSNotSupported
 	}
-	s.add(p, sendmailTry{at: at, host: sendmailHost{name: r.host}, sendmailVerdict: v})
+	s.add(p, try{at: at, host: mxHost{name: r.host}, verdict: v})
 }
 
 // fail applies what a ruleset says; what the certificate lacks is known better from
 // LogLevel 12 on.
-func (t *sendmailTry) fail(v sendmailVerdict) {
+func (t *try) fail(v verdict) {
 	if v.result == tlsrpt.ValidationFailure && t.detail != "" && v.reason != maillog.OutsidePolicy {
 		v.result, v.reason = foreign.VerifyResult(t.detail), t.detail
 	}
@@ -294,7 +294,7 @@ func (t *sendmailTry) fail(v sendmailVerdict) {
 
 // delivery reads the line that gives a domain to what the process has tried.
 func (s *Log) delivery(e *maillog.Entry, id, text []byte, emit func(reporting.Session)) {
-	to, ok := readSendmailTo(text)
+	to, ok := readTo(text)
 	at, okTime := s.clock.At(e.Stamp)
 	if !ok || !okTime {
 		if bytes.Contains(text, []byte(", relay=")) {
@@ -304,8 +304,8 @@ func (s *Log) delivery(e *maillog.Entry, id, text []byte, emit func(reporting.Se
 	}
 	slot := s.open.Get(e.Key, at)
 	p := &slot.Value
-	p.tries = slices.DeleteFunc(p.tries, func(t sendmailTry) bool {
-		if sendmailOld(t.at, at) {
+	p.tries = slices.DeleteFunc(p.tries, func(t try) bool {
+		if old(t.at, at) {
 			s.stats.Dropped++ // of another process with this id
 			return true
 		}
@@ -327,13 +327,13 @@ func (s *Log) delivery(e *maillog.Entry, id, text []byte, emit func(reporting.Se
 			s.counted(e.Key, &p.tries[i], at)
 		}
 	}
-	*p = sendmailProcess{hosts: p.hosts}
+	*p = process{hosts: p.hosts}
 	s.settle(slot)
 	s.expire(at)
 }
 
 // skips: not every delivery goes to an MX host of the recipient's domain.
-func (s *Log) skips(to *sendmailTo) bool {
+func (s *Log) skips(to *toLine) bool {
 	return slices.Contains(s.skip, to.mailer) || strings.HasPrefix(to.mailer, "postseal") || filterAddress(to.ip)
 }
 
@@ -348,23 +348,23 @@ func filterAddress(ip netip.Addr) bool {
 }
 
 // conclude adds what the line itself tells of the sessions.
-func (s *Log) conclude(e *maillog.Entry, p *sendmailProcess, to *sendmailTo, at time.Time) {
+func (s *Log) conclude(e *maillog.Entry, p *process, to *toLine, at time.Time) {
 	if to.host != "" && to.ip.IsValid() {
-		p.know(sendmailHost{to.host, to.ip})
+		p.know(mxHost{to.host, to.ip})
 	}
 	if rest, found := strings.CutPrefix(to.stat, "Deferred: Name server: "); found && strings.HasSuffix(rest, "lookup failure for TLSA RR") &&
 		!s.justCounted(e.Key, to.host, tlsrpt.DNSSECInvalid, at) {
-		s.add(p, sendmailTry{at: at, host: sendmailHost{name: to.host}, sendmailVerdict: sendmailVerdict{result: tlsrpt.DNSSECInvalid, reason: "TLSA lookup failed", policy: tlsrpt.TLSA}})
+		s.add(p, try{at: at, host: mxHost{name: to.host}, verdict: verdict{result: tlsrpt.DNSSECInvalid, reason: "TLSA lookup failed", policy: tlsrpt.TLSA}})
 	}
 	if said, found := strings.CutPrefix(to.stat, "Deferred: "); found && len(said) > 10 && (strings.HasPrefix(said[10:], "STS ") || strings.HasPrefix(said[10:], "DANE")) {
-		r := sendmailReject{ruleset: "tls_rcpt", host: to.host, text: said}
+		r := rejection{ruleset: "tls_rcpt", host: to.host, text: said}
 		if v, ok := r.outcome(); ok && p.try(to.host) != nil {
 			s.reject(e, p, &r, v, at) // 8.18.2 says it here as well
 		}
 	}
 	for i := range p.tries {
 		t := &p.tries[i]
-		if t.host.name == "" && to.host != "" && !slices.ContainsFunc(p.tries, func(o sendmailTry) bool { return o.host.name == to.host }) {
+		if t.host.name == "" && to.host != "" && !slices.ContainsFunc(p.tries, func(o try) bool { return o.host.name == to.host }) {
 			t.host.name = to.host // the second connection to it was in clear
 		}
 		if !t.host.ip.IsValid() {
@@ -385,7 +385,7 @@ func (s *Log) conclude(e *maillog.Entry, p *sendmailProcess, to *sendmailTo, at 
 	}
 }
 
-func (s *Log) emit(t *sendmailTry, domain string, emit func(reporting.Session)) {
+func (s *Log) emit(t *try, domain string, emit func(reporting.Session)) {
 	session := reporting.Session{
 		Time: t.at, Domain: domain, MXHost: t.host.name, MXIP: t.host.ip,
 		Result: t.result, Reason: t.reason, Policy: reporting.Policy{Type: t.policy},
@@ -400,25 +400,25 @@ func (s *Log) emit(t *sendmailTry, domain string, emit func(reporting.Session)) 
 	emit(session)
 }
 
-func (s *Log) add(p *sendmailProcess, t sendmailTry) {
-	if len(p.tries) >= sendmailMaxTries {
+func (s *Log) add(p *process, t try) {
+	if len(p.tries) >= maxTries {
 		s.stats.Dropped++
 		return
 	}
 	p.tries = append(p.tries, t)
 }
 
-func (s *Log) settle(slot *maillog.Slot[sendmailProcess]) {
-	s.open.Settle(slot, func(p *sendmailProcess) { s.stats.Dropped += uint64(len(p.tries)) })
+func (s *Log) settle(slot *maillog.Slot[process]) {
+	s.open.Settle(slot, func(p *process) { s.stats.Dropped += uint64(len(p.tries)) })
 }
 
 // expire drops what will not be heard of again.
 func (s *Log) expire(now time.Time) {
-	for p := s.open.Oldest(); p != nil && sendmailOld(p.At, now); p = s.open.Oldest() {
+	for p := s.open.Oldest(); p != nil && old(p.At, now); p = s.open.Oldest() {
 		s.stats.Dropped += uint64(len(p.Value.tries))
 		s.open.Remove(p)
 	}
-	for r := s.recent.Oldest(); r != nil && now.Sub(r.At).Abs() > sendmailCached; r = s.recent.Oldest() {
+	for r := s.recent.Oldest(); r != nil && now.Sub(r.At).Abs() > maxCached; r = s.recent.Oldest() {
 		s.recent.Remove(r)
 	}
 }
@@ -443,5 +443,5 @@ func (s *Log) Stats() maillog.Stats {
 	return st
 }
 
-// sendmailOld reports whether what was logged at t cannot belong to a line of now any more.
-func sendmailOld(t, now time.Time) bool { return now.Sub(t).Abs() > sendmailMaxAge }
+// old reports whether what was logged at t cannot belong to a line of now any more.
+func old(t, now time.Time) bool { return now.Sub(t).Abs() > maxAge }
