@@ -1,16 +1,15 @@
-// Package ingest reads what stock MTAs leave behind of their TLS sessions, and makes
-// one [reporting.Session] of each: from the logs of Postfix, Exim and Sendmail, from the
-// datagrams of libtlsrpt ([DatagramReceiver]) and from the events of Exim ([Events]).
+// Package ingest follows what stock MTAs leave behind of their TLS sessions in their logs,
+// and records one [reporting.Session] of each: [Follower] from a file, [Journal] from
+// systemd's, [Replay] once and for all from a file of any day.
 //
-// A log was written for people. Its TLS lines name a host but no recipient, and the
-// lines of many deliveries are mixed; what belongs together is joined again by process
-// or queue id, until the line comes that names the recipient. Sessions are counted, not
-// messages (RFC 8460 §4.2): a reused connection or a further recipient is none, and
-// neither is trouble before TLS was tried (§4.3.4).
+// How a log is read, its package tells: postfix, exim or sendmail, made of what they have in
+// common, maillog. Datagrams (datagram) and events (exim) need no following. Of one mail
+// server one of these is the source of successes; a log may add what the others cannot
+// carry ([Missing]).
 //
-// Half of a line was written by strangers: replies of remote hosts, and addresses. So
-// lines are taken apart by their structure and never searched, everything kept of them
-// is bounded, and what is not understood is counted and skipped.
+// A log was written for people, and tells of lines, where RFC 8460 §4.2 counts sessions: so
+// the sessions, how far the log was read and what is open between its lines are stored in
+// one transaction. Each session counts once, over crashes and rotations.
 package ingest
 
 import (

@@ -22,6 +22,7 @@ import (
 	"postseal/reporting"
 	"postseal/reporting/daily"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/datagram"
 	"postseal/reporting/ingest/exim"
 	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/store"
@@ -45,7 +46,7 @@ type recording struct {
 	recorder  *reporting.Recorder
 	closing   *reporting.Closing
 	logs      []mailLog
-	datagrams *ingest.DatagramReceiver
+	datagrams *datagram.Receiver
 	socket    *net.UnixConn
 	events    *exim.Events
 	prober    *probe.Prober
@@ -207,7 +208,7 @@ func (d *daemon) openDatagrams(r *recording) error {
 		return fmt.Errorf("reporting.tlsrpt_socket: %w", err)
 	}
 	d.warnOfQueue("/proc/sys/net/unix/max_dgram_qlen")
-	r.datagrams = &ingest.DatagramReceiver{UIDs: uids, Log: d.log, Emit: func(s reporting.Session) {
+	r.datagrams = &datagram.Receiver{UIDs: uids, Log: d.log, Emit: func(s reporting.Session) {
 		if s.Policy.Type == tlsrpt.NoPolicy && r.testingInLog && d.inTestingMode(&s) {
 			return
 		}

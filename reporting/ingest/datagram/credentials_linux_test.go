@@ -1,4 +1,4 @@
-package ingest_test
+package datagram_test
 
 import (
 	"os"
@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"postseal/reporting"
-	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/datagram"
 )
 
 func TestReceiverRefusesOtherUsers(t *testing.T) {
@@ -23,7 +23,7 @@ func TestReceiverRefusesOtherUsers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			receiver, sender := socket(t)
 			emitted := 0
-			r := &ingest.DatagramReceiver{UIDs: tt.uids, Emit: func(reporting.Session) { emitted++ }}
+			r := &datagram.Receiver{UIDs: tt.uids, Emit: func(reporting.Session) { emitted++ }}
 			stop := start(t, r, receiver)
 			// The kernel does not know who sent what came before Run asked.
 			send(t, sender, "")

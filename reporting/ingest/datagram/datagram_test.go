@@ -1,4 +1,4 @@
-package ingest_test
+package datagram_test
 
 import (
 	"bytes"
@@ -10,22 +10,22 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"postseal/reporting"
-	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/datagram"
 	"postseal/reporting/ingest/maillog/maillogtest"
 	"postseal/reporting/tlsrpt"
 )
 
 // one parses a datagram that holds exactly one session.
-func one(t *testing.T, datagram string) reporting.Session {
+func one(t *testing.T, text string) reporting.Session {
 	t.Helper()
-	sessions, err := ingest.ParseDatagram([]byte(datagram))
+	sessions, err := datagram.Parse([]byte(text))
 	if err != nil || len(sessions) != 1 {
-		t.Fatalf("%d sessions, error %v; want one\n%.300s", len(sessions), err, datagram)
+		t.Fatalf("%d sessions, error %v; want one\n%.300s", len(sessions), err, text)
 	}
 	return sessions[0]
 }
 
-func TestDatagramOfPostfix(t *testing.T) {
+func TestOfPostfix(t *testing.T) {
 	got := one(t, `{"dpv":"1","d": "StsSelf.Example","pr": "v=TLSRPTv1;rua=mailto:x@y.example","policies":[{"policy-type":2,"policy-domain": "stsself.example","policy-string":["version: STSv1","mode: enforce","mx: mx.stsself.example","max_age: 86400"],"mx-host":["mx.stsself.example"],"failure-details":[{"c":205,"s": "192.0.2.1","n": "MX.StsSelf.Example","h": "250-mx.stsself.example greets you\r\n250-PIPELINING\r\n250 8BITMIME","r": "2001:DB8:0::1","f": "self-signed_certificate"}],"t":1,"f":1}]}`)
 	want := reporting.Session{
 		Domain: "stsself.example",
@@ -46,7 +46,7 @@ func TestDatagramOfPostfix(t *testing.T) {
 	}
 }
 
-func TestDatagramForms(t *testing.T) {
+func TestForms(t *testing.T) {
 	t.Run("without dpv, as Debian 13 sends it; policy-domain left out", func(t *testing.T) {
 		got := one(t, `{"d":"good.example.","policies":[{"policy-type":9,"t":0,"f":0}]}`)
 		want := reporting.Session{Domain: "good.example", Policy: reporting.Policy{Type: tlsrpt.NoPolicy, Domain: "good.example"}}
@@ -92,7 +92,7 @@ func TestDatagramForms(t *testing.T) {
 		}
 	})
 	t.Run("several policies are several results", func(t *testing.T) {
-		sessions, err := ingest.ParseDatagram([]byte(`{"d":"a.example","policies":[{"policy-type":1,"policy-domain":"mx.a.example","f":0},{"policy-type":2,"failure-details":[{"c":204}],"f":1}]}`))
+		sessions, err := datagram.Parse([]byte(`{"d":"a.example","policies":[{"policy-type":1,"policy-domain":"mx.a.example","f":0},{"policy-type":2,"failure-details":[{"c":204}],"f":1}]}`))
 		if err != nil || len(sessions) != 2 {
 			t.Fatalf("%d sessions, error %v", len(sessions), err)
 		}
@@ -107,7 +107,7 @@ func TestDatagramForms(t *testing.T) {
 		}
 	})
 	t.Run("a bad policy does not take the good one along", func(t *testing.T) {
-		sessions, err := ingest.ParseDatagram([]byte(`{"d":"a.example","policies":[7,{"policy-type":9,"f":0},{"policy-type":9}]}`))
+		sessions, err := datagram.Parse([]byte(`{"d":"a.example","policies":[7,{"policy-type":9,"f":0},{"policy-type":9}]}`))
 		if err == nil || len(sessions) != 1 {
 			t.Errorf("%d sessions, error %v; want one and an error", len(sessions), err)
 		}
@@ -151,7 +151,7 @@ func TestDatagramForms(t *testing.T) {
 	})
 }
 
-func TestDatagramResultTypes(t *testing.T) {
+func TestResultTypes(t *testing.T) {
 	for _, tt := range []struct {
 		name, detail string
 		result       tlsrpt.ResultType
@@ -202,17 +202,17 @@ var malformed = []string{
 	`{"d":"a.example","policies":[{"f":0}]} trailing`, strings.Repeat("[", 20000), strings.Repeat(`{"d":`, 20000),
 }
 
-func TestDatagramMalformed(t *testing.T) {
-	for _, datagram := range malformed {
-		sessions, err := ingest.ParseDatagram([]byte(datagram))
+func TestMalformed(t *testing.T) {
+	for _, text := range malformed {
+		sessions, err := datagram.Parse([]byte(text))
 		if err == nil || len(sessions) > 0 {
-			t.Errorf("%.60q: %d sessions, error %v", datagram, len(sessions), err)
+			t.Errorf("%.60q: %d sessions, error %v", text, len(sessions), err)
 		}
 	}
 }
 
-// TestDatagramCorpus reads what Postfix 3.10 sent.
-func TestDatagramCorpus(t *testing.T) {
+// TestCorpus reads what Postfix 3.10 sent.
+func TestCorpus(t *testing.T) {
 	file, err := os.ReadFile("testdata/libtlsrpt-3.10.jsonl")
 	if err != nil {
 		t.Fatal(err)
@@ -246,9 +246,9 @@ func TestDatagramCorpus(t *testing.T) {
 	}
 }
 
-func FuzzDatagram(f *testing.F) {
-	for _, datagram := range malformed {
-		f.Add([]byte(datagram))
+func FuzzParse(f *testing.F) {
+	for _, text := range malformed {
+		f.Add([]byte(text))
 	}
 	file, err := os.ReadFile("testdata/libtlsrpt-3.10.jsonl")
 	if err != nil {
@@ -257,14 +257,14 @@ func FuzzDatagram(f *testing.F) {
 	for line := range bytes.Lines(file) {
 		f.Add(line)
 	}
-	f.Fuzz(func(t *testing.T, datagram []byte) {
-		sessions, err := ingest.ParseDatagram(datagram)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		sessions, err := datagram.Parse(text)
 		if len(sessions) == 0 && err == nil {
 			t.Error("neither session nor error")
 		}
 		for _, s := range sessions {
 			maillogtest.CheckSession(t, s)
-			if !maillogtest.Occurs(s.Domain, string(datagram)) && !bytes.Contains(datagram, []byte(`\`)) {
+			if !maillogtest.Occurs(s.Domain, string(text)) && !bytes.Contains(text, []byte(`\`)) {
 				t.Errorf("domain %q is not in the input", s.Domain)
 			}
 		}

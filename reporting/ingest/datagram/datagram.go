@@ -1,4 +1,15 @@
-package ingest
+// Package datagram receives what Postfix 3.10 and later, built with libtlsrpt, sends of each
+// TLS session: one datagram of JSON, when a connection has ended, to a unix socket. It
+// says which policy was applied and what failed, in numbers for the result types of
+// RFC 8460 §4.3, so that nothing has to be joined or guessed, as in a log.
+//
+// What a datagram cannot say: when it was (the time of its arrival is taken), and anything
+// of failures before there was a connection, or of hosts that an MTA-STS policy does not
+// list (RFC 8461 §4.1). For those the log is read as well.
+//
+// The sender never waits, and nobody asks again: [Receiver] takes everything into memory at
+// once, and what it loses all the same it counts.
+package datagram
 
 import (
 	"bytes"
@@ -34,20 +45,20 @@ var errDatagram = errors.New("not a datagram of libtlsrpt")
 // has no dpv. The TLSRPT record ("pr") is not used: it is asked for when a report
 // is due.
 type datagram struct {
-	Domain   string           `json:"d"`
-	Policies []datagramPolicy `json:"policies"`
+	Domain   string  `json:"d"`
+	Policies []entry `json:"policies"`
 }
 
-type datagramPolicy struct {
-	Type    jsonInt          `json:"policy-type"`
-	Domain  string           `json:"policy-domain"`
-	Strings []string         `json:"policy-string"`
-	MX      []string         `json:"mx-host"`
-	Details []datagramDetail `json:"failure-details"`
-	Final   jsonInt          `json:"f"` // 0: success
+type entry struct {
+	Type    jsonInt  `json:"policy-type"`
+	Domain  string   `json:"policy-domain"`
+	Strings []string `json:"policy-string"`
+	MX      []string `json:"mx-host"`
+	Details []detail `json:"failure-details"`
+	Final   jsonInt  `json:"f"` // 0: success
 }
 
-type datagramDetail struct {
+type detail struct {
 	Code      jsonInt `json:"c"`
 	SendingIP string  `json:"s"`
 	MXHost    string  `json:"n"`
@@ -56,7 +67,7 @@ type datagramDetail struct {
 	Reason    string  `json:"f"` // not the f of the policy
 }
 
-// ParseDatagram reads what libtlsrpt sends when one connection has ended. Each
+// Parse reads what libtlsrpt sends when one connection has ended. Each
 // policy entry is a session of its own, since each has its own final result and
 // stands in its own place in a report; Postfix sends exactly one. Time is left
 // zero: a datagram has none.
@@ -65,7 +76,7 @@ type datagramDetail struct {
 // details say, since both combinations are legal. An unknown failure code
 // is [tlsrpt.ValidationFailure] with the number as its reason. Entries that cannot be
 // read are left out; then there is an error as well as the sessions of the others.
-func ParseDatagram(b []byte) ([]reporting.Session, error) {
+func Parse(b []byte) ([]reporting.Session, error) {
 	if len(b) > maxDatagram {
 		return nil, malformed(strconv.Itoa(len(b)) + " bytes")
 	}
@@ -105,7 +116,7 @@ func malformed(what string) error {
 	return fmt.Errorf("%w: %s", errDatagram, foreign.Printable(what, foreign.MaxReason))
 }
 
-func (p *datagramPolicy) session(domain string) reporting.Session {
+func (p *entry) session(domain string) reporting.Session {
 	s := reporting.Session{Domain: domain, Policy: p.policy(domain)}
 	if !p.failed() {
 		return s
@@ -117,14 +128,14 @@ func (p *datagramPolicy) session(domain string) reporting.Session {
 	return s
 }
 
-func (p *datagramPolicy) failed() bool {
+func (p *entry) failed() bool {
 	if !p.Final.set {
 		return true
 	}
 	return p.Final.value != 0
 }
 
-func (p *datagramPolicy) policy(domain string) reporting.Policy {
+func (p *entry) policy(domain string) reporting.Policy {
 	policy := reporting.Policy{
 		Type:    policyTypes[p.Type.value],
 		Strings: cleanStrings(p.Strings),
@@ -158,7 +169,7 @@ var failureCodes = map[int]tlsrpt.ResultType{
 }
 
 // describe fills in what the detail tells.
-func (d *datagramDetail) describe(s *reporting.Session) {
+func (d *detail) describe(s *reporting.Session) {
 	s.SendingIP = foreign.Address(d.SendingIP)
 	s.MXHost, _ = foreign.DomainName(d.MXHost)
 	s.MXIP = foreign.Address(d.MXIP)

@@ -1,4 +1,4 @@
-package ingest
+package datagram
 
 import (
 	"context"
@@ -38,11 +38,11 @@ const (
 	receiveRetry = 100 * time.Millisecond
 )
 
-// DatagramReceiver is the receiving end of libtlsrpt (Postfix 3.10 and later). A sender
+// Receiver is the receiving end of libtlsrpt (Postfix 3.10 and later). A sender
 // never waits: what does not fit into the kernel's queue, 10 datagrams on a Linux that
 // nobody has tuned, is lost. So one goroutine does nothing but receive, and
 // another does what may take time. Emit must be set; nothing may be changed while Run runs.
-type DatagramReceiver struct {
+type Receiver struct {
 	// Emit is called from one goroutine. It may wait for a disk: 200 000 datagrams
 	// or 192 MiB of them wait meanwhile, and the rest is counted as lost.
 	Emit func(reporting.Session)
@@ -60,8 +60,8 @@ type DatagramReceiver struct {
 	queue                                        atomic.Pointer[ring]
 }
 
-// DatagramStats counts since the start of the process; only Waiting is a present state.
-type DatagramStats struct {
+// Stats counts since the start of the process; only Waiting is a present state.
+type Stats struct {
 	Received  uint64 // all that came, those below included
 	Refused   uint64 // from users who may not
 	Lost      uint64 // came while the queue was full
@@ -71,8 +71,8 @@ type DatagramStats struct {
 }
 
 // Stats may be called at any time.
-func (r *DatagramReceiver) Stats() DatagramStats {
-	st := DatagramStats{
+func (r *Receiver) Stats() Stats {
+	st := Stats{
 		Received:  r.received.Load(),
 		Refused:   r.refused.Load(),
 		Lost:      r.lost.Load(),
@@ -88,7 +88,7 @@ func (r *DatagramReceiver) Stats() DatagramStats {
 // Run receives on conn, which it closes, until ctx ends and all that came is emitted.
 // The error is that of a socket closed by somebody else, or of UIDs on a system that
 // does not tell who sent.
-func (r *DatagramReceiver) Run(ctx context.Context, conn *net.UnixConn) error {
+func (r *Receiver) Run(ctx context.Context, conn *net.UnixConn) error {
 	defer conn.Close()
 	log := r.Log
 	if log == nil {
@@ -114,7 +114,7 @@ func (r *DatagramReceiver) Run(ctx context.Context, conn *net.UnixConn) error {
 
 // receive does nothing but receive, on a thread of its own: each moment that it is
 // elsewhere may cost a datagram, and the runtime's poller is a moment away.
-func (r *DatagramReceiver) receive(ctx context.Context, conn *net.UnixConn, queue *ring, log *slog.Logger) error {
+func (r *Receiver) receive(ctx context.Context, conn *net.UnixConn, queue *ring, log *slog.Logger) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("socket for datagrams: %w", err)
@@ -137,7 +137,7 @@ func (r *DatagramReceiver) receive(ctx context.Context, conn *net.UnixConn, queu
 
 // receiveFrom receives until ctx has ended and the kernel holds nothing more, or
 // somebody has closed conn.
-func (r *DatagramReceiver) receiveFrom(ctx context.Context, fd int, conn *net.UnixConn, queue *ring, log *slog.Logger) error {
+func (r *Receiver) receiveFrom(ctx context.Context, fd int, conn *net.UnixConn, queue *ring, log *slog.Logger) error {
 	buf := make([]byte, maxDatagram+1)
 	oob := make([]byte, credentialsSpace)
 	for {
@@ -166,7 +166,7 @@ func (r *DatagramReceiver) receiveFrom(ctx context.Context, fd int, conn *net.Un
 	}
 }
 
-func (r *DatagramReceiver) keep(data, oob []byte, queue *ring) {
+func (r *Receiver) keep(data, oob []byte, queue *ring) {
 	r.received.Add(1)
 	if len(r.UIDs) > 0 {
 		uid, ok := senderUID(oob)
@@ -186,7 +186,7 @@ func (r *DatagramReceiver) keep(data, oob []byte, queue *ring) {
 
 // consume turns what waits into sessions. What goes wrong is logged when it begins,
 // then at most once a minute: whoever can send a bad datagram can send millions.
-func (r *DatagramReceiver) consume(queue *ring, log *slog.Logger) {
+func (r *Receiver) consume(queue *ring, log *slog.Logger) {
 	var bad, lost throttle
 	for {
 		datagram, ok := queue.take()
@@ -196,7 +196,7 @@ func (r *DatagramReceiver) consume(queue *ring, log *slog.Logger) {
 		if n := r.lost.Load(); n > 0 && lost.due(datagram.at, n) {
 			log.Warn("datagrams lost, sessions are not recorded fast enough", "total", n)
 		}
-		sessions, err := ParseDatagram(datagram.data)
+		sessions, err := Parse(datagram.data)
 		if err != nil {
 			n := r.malformed.Add(1)
 			if bad.due(datagram.at, n) {

@@ -1,4 +1,4 @@
-package ingest_test
+package datagram_test
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"postseal/reporting"
-	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/datagram"
 )
 
 const goodDatagram = `{"d":"good.example","policies":[{"policy-type":9,"policy-domain":"good.example","t":0,"f":0}]}`
@@ -37,7 +37,7 @@ func socket(t *testing.T) (receiver, sender *net.UnixConn) {
 }
 
 // start runs r; stop ends it and waits.
-func start(t *testing.T, r *ingest.DatagramReceiver, conn *net.UnixConn) (stop func()) {
+func start(t *testing.T, r *datagram.Receiver, conn *net.UnixConn) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -52,10 +52,10 @@ func start(t *testing.T, r *ingest.DatagramReceiver, conn *net.UnixConn) (stop f
 	return stop
 }
 
-func send(t *testing.T, conn *net.UnixConn, datagram string) {
+func send(t *testing.T, conn *net.UnixConn, text string) {
 	t.Helper()
 	for {
-		_, err := conn.Write([]byte(datagram))
+		_, err := conn.Write([]byte(text))
 		if errors.Is(err, syscall.EAGAIN) { // a full queue is waited for, but not with an empty datagram
 			time.Sleep(time.Millisecond)
 			continue
@@ -70,14 +70,14 @@ func send(t *testing.T, conn *net.UnixConn, datagram string) {
 func TestReceiverCountsEveryGoodDatagramAmongBadOnes(t *testing.T) {
 	receiver, sender := socket(t)
 	var got []reporting.Session
-	r := &ingest.DatagramReceiver{Emit: func(s reporting.Session) { got = append(got, s) }}
+	r := &datagram.Receiver{Emit: func(s reporting.Session) { got = append(got, s) }}
 	stop := start(t, r, receiver)
 	bad := 0
-	for i, datagram := range malformed {
-		if len(datagram) > 100_000 {
+	for i, text := range malformed {
+		if len(text) > 100_000 {
 			continue // beyond what a socket takes by default on some systems
 		}
-		send(t, sender, datagram)
+		send(t, sender, text)
 		send(t, sender, fmt.Sprintf(`{"d":"d%d.example","policies":[{"policy-type":9,"f":0}]}`, i))
 		bad++
 	}
@@ -104,7 +104,7 @@ func TestReceiverStalled(t *testing.T) {
 	var once sync.Once
 	emitted := 0
 	var latest time.Time
-	r := &ingest.DatagramReceiver{
+	r := &datagram.Receiver{
 		MaxWaiting: 1000,
 		Emit: func(s reporting.Session) {
 			once.Do(func() { close(stalled) })
@@ -142,7 +142,7 @@ func TestReceiverStalled(t *testing.T) {
 func TestReceiverAmongMutations(t *testing.T) {
 	receiver, sender := socket(t)
 	got := map[string]int{}
-	r := &ingest.DatagramReceiver{Emit: func(s reporting.Session) { got[s.Domain]++ }}
+	r := &datagram.Receiver{Emit: func(s reporting.Session) { got[s.Domain]++ }}
 	stop := start(t, r, receiver)
 	random := rand.New(rand.NewPCG(1, 2))
 	const n = 3000
@@ -206,7 +206,7 @@ func TestReceiverWithStalledDisk(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- recorder.Run(ctx) }()
-	r := &ingest.DatagramReceiver{Emit: func(s reporting.Session) { recorder.Record(s, "datagram") }}
+	r := &datagram.Receiver{Emit: func(s reporting.Session) { recorder.Record(s, "datagram") }}
 	stop := start(t, r, receiver)
 	for i := range burst {
 		send(t, sender, fmt.Sprintf(`{"d":"d%d.example","policies":[{"policy-type":9,"f":0}]}`, i%5000))
@@ -228,7 +228,7 @@ func TestReceiverHoldsABurst(t *testing.T) {
 	receiver, sender := socket(t)
 	open := make(chan struct{})
 	emitted := 0
-	r := &ingest.DatagramReceiver{Emit: func(reporting.Session) { <-open; emitted++ }}
+	r := &datagram.Receiver{Emit: func(reporting.Session) { <-open; emitted++ }}
 	stop := start(t, r, receiver)
 	for range burst {
 		send(t, sender, goodDatagram)
@@ -245,7 +245,7 @@ func TestReceiverBytes(t *testing.T) {
 	stalled, open := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	emitted := 0
-	r := &ingest.DatagramReceiver{
+	r := &datagram.Receiver{
 		MaxWaitingBytes: 10 * len(goodDatagram),
 		Emit: func(reporting.Session) {
 			once.Do(func() { close(stalled) })
@@ -269,18 +269,18 @@ func TestReceiverBytes(t *testing.T) {
 
 func TestReceiverClosedByOthers(t *testing.T) {
 	receiver, _ := socket(t)
-	r := &ingest.DatagramReceiver{Emit: func(reporting.Session) {}}
+	r := &datagram.Receiver{Emit: func(reporting.Session) {}}
 	receiver.Close()
 	if err := r.Run(t.Context(), receiver); err == nil {
 		t.Error("no error of a closed socket")
 	}
 }
 
-func BenchmarkDatagram(b *testing.B) {
+func BenchmarkParse(b *testing.B) {
 	line := []byte(`{"d": "sts-expired.example.test","pr": "v=TLSRPTv1; rua=mailto:tlsrpt@sts-expired.example.test","policies":[{"policy-type":2,"policy-domain": "sts-expired.example.test","policy-string":["version: STSv1","mode: enforce","mx: mx.sts-expired.example.test","max_age: 86400"],"mx-host":["mx.sts-expired.example.test"],"failure-details":[{"c":204,"s": "127.0.60.38","n": "mx.sts-expired.example.test","h": "250-expired.sink.example.test\r\n250-PIPELINING\r\n250 ENHANCEDSTATUSCODES","r": "127.0.60.103"}],"t":1,"f":1}]}`)
 	b.SetBytes(int64(len(line)))
 	for b.Loop() {
-		if _, err := ingest.ParseDatagram(line); err != nil {
+		if _, err := datagram.Parse(line); err != nil {
 			b.Fatal(err)
 		}
 	}
