@@ -1,15 +1,15 @@
-// Package ingest follows what stock MTAs leave behind of their TLS sessions in their logs,
-// and records one [reporting.Session] of each: [Follower] from a file, [Journal] from
-// systemd's, [Replay] once and for all from a file of any day.
+// Package ingest follows the logs in which stock MTAs tell of their TLS sessions, and
+// records one [reporting.Session] of each: [Follower] reads a file that grows, [Journal]
+// systemd's, and [Replay] a whole log once.
 //
-// How a log is read, its package tells: postfix, exim or sendmail, made of what they have in
-// common, maillog. Datagrams (datagram) and events (exim) need no following. Of one mail
-// server one of these is the source of successes; a log may add what the others cannot
-// carry ([Missing]).
+// How a log is read, the package of its mail server says: postfix, exim or sendmail, each
+// made of what they have in common, maillog. Datagrams (package datagram) and Exim's events
+// need no following. Of one mail server one of these is the source of successes; its log may
+// add what the others cannot carry ([Missing]).
 //
-// A log was written for people, and tells of lines, where RFC 8460 §4.2 counts sessions: so
-// the sessions, how far the log was read and what is open between its lines are stored in
-// one transaction. Each session counts once, over crashes and rotations.
+// A log is rotated, and who reads it may be killed. So the sessions, how far the log was
+// read and what is open between its lines are stored in one transaction: whatever happens,
+// each session counts once (RFC 8460 §4.2).
 package ingest
 
 import (

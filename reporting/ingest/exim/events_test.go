@@ -516,31 +516,3 @@ func FuzzEvent(f *testing.F) {
 		}
 	})
 }
-
-func TestEventsOwn(t *testing.T) {
-	ours, other := "i="+maillogtest.OwnID, "i=<1@client.example.test>"
-	refused := func(id string) string {
-		return said("msg:host:defer", "a TLS session is required, but the server did not offer TLS support", "e=-38", id)
-	}
-	for _, tt := range []struct {
-		name  string
-		lines []string
-		want  []string
-	}{
-		{"a success", []string{said("smtp:ehlo", withTLS, clearText, ours), said("smtp:ehlo", withTLS, underTLS, ours), said("msg:delivery", "250 ok", underTLS, ours)}, nil},
-		{"a failure", []string{said("smtp:ehlo", withoutTLS, clearText, ours), refused(ours)}, nil},
-		{"of another message", []string{said("smtp:ehlo", withTLS, clearText, other), said("smtp:ehlo", withTLS, underTLS, other)}, []string{"a.example mx.a.example"}},
-		{"without a Message-ID", []string{said("smtp:ehlo", withTLS, clearText, "i="), said("smtp:ehlo", withTLS, underTLS, "i=")}, []string{"a.example mx.a.example"}},
-		{"as the events were before", []string{said("smtp:ehlo", withoutTLS, clearText), refused("p=25")}, []string{"a.example mx.a.example starttls-not-supported"}},
-	} {
-		t.Run("RPT-077 "+tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, joined(t, &exim.Events{Own: maillogtest.IsOwn}, tt.lines...)); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-	e := &exim.Events{Own: maillogtest.IsOwn}
-	if err := e.Line(strings.Replace(said("smtp:ehlo", withTLS, ours), " i=", " i=!", 1)); err == nil {
-		t.Error("what is no base64 was taken")
-	}
-}

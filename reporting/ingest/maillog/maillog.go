@@ -1,12 +1,16 @@
 // Package maillog is what the logs of all mail servers have in common; a package of its
 // own makes a [Reader] of it for each mail server.
 //
-// Every line has a head, in one of the forms of syslog (RFC 3164 §4.1, RFC 5424 §6) or of
-// systemd's journal: [Head] takes it apart. Its stamp may lack year and zone, which [Clock]
-// finds. The lines of many deliveries are mixed, so what is known of each waits in a
-// [Table], by process or queue id, until a line names the recipient. All of that is bounded,
-// and goes into every checkpoint by [StateWriter]: a restart neither loses a session nor
-// counts it twice.
+// A log was written for people. Every line has a head, in one of the forms of syslog
+// (RFC 3164 §4.1, RFC 5424 §6) or of systemd's journal: [Head] takes it apart. Its stamp may
+// lack year and zone, which [Clock] finds. TLS lines name a host but no recipient, and the
+// lines of many deliveries are mixed, so what is known of each waits in a [Table], by process
+// or queue id, until a line names the recipient. All of that goes into every checkpoint by
+// [StateWriter]: a restart neither loses a session nor counts it twice.
+//
+// Half of a line was written by strangers: replies of remote hosts, and addresses. So lines
+// are taken apart by their structure and never searched, everything kept of them is bounded,
+// and what is not understood is counted and skipped.
 //
 // Our own reports are not reported on (RFC 8460 §3). They are known by their Message-ID, and
 // [OwnMails] follows them through the queue; what became of each is a [Delivery].
