@@ -77,10 +77,11 @@ func BenchmarkPostfixReplay(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := ingest.Replay(file, r, func(reporting.Session) { got++ }); err != nil {
+		emit := func(reporting.Session) { got++ }
+		if err := ingest.Replay(file, r, emit); err != nil {
 			b.Fatal(err)
 		}
-		r.Flush(func(reporting.Session) { got++ })
+		r.Flush(emit)
 		file.Close()
 		if got != want {
 			b.Fatalf("%d sessions, want %d", got, want)
