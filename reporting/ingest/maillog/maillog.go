@@ -22,7 +22,7 @@ import (
 	"postseal/reporting"
 )
 
-// OutsidePolicy is that of a session whose MX host an MTA-STS policy does not list;
+// OutsidePolicy is the reason of a session whose MX host an MTA-STS policy does not list;
 // RFC 8460 has no result type for that.
 const OutsidePolicy = "mx-not-in-policy"
 
