@@ -19,6 +19,7 @@ import (
 	"postseal/cmd/postseal/internal/control"
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 )
 
 func logsCommand() *cli.Command {
@@ -74,7 +75,7 @@ func replay(c *cli.Context) error {
 		}
 	}
 	r := &replayer{c: c, out: bufio.NewWriterSize(c.App.Writer, 64<<10)}
-	reader, err := ingest.New(c.String("format"), ingest.Options{Location: zone, Now: func() time.Time { return r.changed }})
+	reader, err := ingest.New(c.String("format"), maillog.Options{Location: zone, Now: func() time.Time { return r.changed }})
 	if err != nil {
 		return usage("", "option --format: %w", err)
 	}
@@ -87,7 +88,7 @@ func replay(c *cli.Context) error {
 // replayer reads files and prints sessions.
 type replayer struct {
 	c        *cli.Context
-	reader   ingest.Reader
+	reader   maillog.Reader
 	out      *bufio.Writer
 	enc      *json.Encoder
 	changed  time.Time // when the file at hand was
@@ -231,7 +232,7 @@ func newProgress(w io.Writer, names []string) *progress {
 	return p
 }
 
-func (p *progress) add(n int, stats func() ingest.Stats) {
+func (p *progress) add(n int, stats func() maillog.Stats) {
 	p.done += int64(n)
 	if p.w == nil || time.Since(p.shown) < progressEvery {
 		return

@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"testing"
 
-	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 )
 
 func TestProgress(t *testing.T) {
-	stats := func() ingest.Stats { return ingest.Stats{Sessions: 7} }
+	stats := func() maillog.Stats { return maillog.Stats{Sessions: 7} }
 	var b bytes.Buffer
 	p := &progress{w: &b, total: 4e6}
 	p.add(1e6, stats)

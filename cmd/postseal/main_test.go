@@ -43,7 +43,7 @@ const patience = 30 * time.Second
 // TestScripts runs the program as people and the service manager do. In the
 // scripts $S is a folder with a short name, since the path of a unix socket has
 // but 108 bytes, $DNS the resolver that the command dns started, and $CORPUS the
-// logs of real mail servers.
+// folder below which the logs of real mail servers lie.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -59,7 +59,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("TODAY", today.Format(time.DateOnly))
 			env.Setenv("TODAY_MICROS", strconv.FormatInt(today.UnixMicro(), 10))
 			env.Setenv("DOLLAR", "$")
-			corpus, err := filepath.Abs("../../reporting/ingest/testdata")
+			corpus, err := filepath.Abs("../../reporting/ingest")
 			if err != nil {
 				return err
 			}

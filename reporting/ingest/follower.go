@@ -9,6 +9,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest/follow"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/tlsrpt"
 )
 
@@ -17,10 +18,6 @@ const (
 	// told of none costs time only.
 	markAfter = 8 << 20          // bytes
 	markEvery = 10 * time.Second // if anything was read
-
-	// reasonMX says that a policy does not list an MX host; RFC 8460 has no result
-	// type for that.
-	reasonMX = "mx-not-in-policy"
 )
 
 // Follower records the sessions of a mail log as it grows. Which lines have been
@@ -28,7 +25,7 @@ const (
 // sessions that they told of: over a crash each session counts once.
 type Follower struct {
 	Path     string
-	Reader   Reader // a new one
+	Reader   maillog.Reader // a new one
 	Source   reporting.Source
 	Recorder *reporting.Recorder
 	Store    reporting.Store               // the recorder's
@@ -38,7 +35,7 @@ type Follower struct {
 	Log      *slog.Logger                  // nil: none
 
 	caughtUp atomic.Int64 // Unix nanoseconds
-	stats    atomic.Pointer[Stats]
+	stats    atomic.Pointer[maillog.Stats]
 }
 
 // Missing keeps the sessions of a log that neither datagrams nor events of the same
@@ -49,7 +46,7 @@ func Missing(s *reporting.Session) bool {
 	case tlsrpt.DANERequired, tlsrpt.DNSSECInvalid:
 		return true
 	case tlsrpt.ValidationFailure:
-		return s.Reason == reasonMX
+		return s.Reason == maillog.OutsidePolicy
 	}
 	return false
 }
@@ -65,11 +62,11 @@ func (f *Follower) CaughtUp() time.Time {
 }
 
 // Stats counts lines since the start.
-func (f *Follower) Stats() Stats {
+func (f *Follower) Stats() maillog.Stats {
 	if s := f.stats.Load(); s != nil {
 		return *s
 	}
-	return Stats{}
+	return maillog.Stats{}
 }
 
 // Run follows the log until ctx ends; what is not recorded by then is read again by

@@ -1,103 +1,28 @@
-// Package ingest reads what stock MTAs leave behind of their TLS sessions, and makes
-// one [reporting.Session] of each: from the logs of Postfix, Exim and Sendmail, from the
-// datagrams of libtlsrpt ([DatagramReceiver]) and from the events of Exim ([Events]).
+// Package ingest follows the logs in which stock MTAs tell of their TLS sessions, and
+// records one [reporting.Session] of each: [Follower] reads a file that grows, [Journal]
+// systemd's, and [Replay] a whole log once.
 //
-// A log was written for people. Its TLS lines name a host but no recipient, and the
-// lines of many deliveries are mixed; what belongs together is joined again by process
-// or queue id, until the line comes that names the recipient. Sessions are counted, not
-// messages (RFC 8460 §4.2): a reused connection or a further recipient is none, and
-// neither is trouble before TLS was tried (§4.3.4).
+// How a log is read, the package of its mail server says: postfix, exim or sendmail, each
+// made of what they have in common, maillog. Datagrams (package datagram) and Exim's events
+// need no following. Of one mail server one of these is the source of successes; its log may
+// add what the others cannot carry ([Missing]).
 //
-// Half of a line was written by strangers: replies of remote hosts, and addresses. So
-// lines are taken apart by their structure and never searched, everything kept of them
-// is bounded, and what is not understood is counted and skipped.
+// A log is rotated, and who reads it may be killed. So the sessions, how far the log was
+// read and what is open between its lines are stored in one transaction: whatever happens,
+// each session counts once (RFC 8460 §4.2).
 package ingest
 
 import (
 	"fmt"
-	"time"
 
-	"postseal/reporting"
+	"postseal/reporting/ingest/exim"
+	"postseal/reporting/ingest/maillog"
+	"postseal/reporting/ingest/postfix"
+	"postseal/reporting/ingest/sendmail"
 )
 
-// MaxLine is the length of the longest line that is read, in bytes. Syslog daemons cut
-// long before it (rsyslog at 8 KiB, journald at 48 KiB, postlogd at 2 KiB).
-const MaxLine = 64 << 10
-
-// Reader turns the lines of one MTA's log into sessions. It is for one goroutine.
-type Reader interface {
-	// Line takes one line without its line end, in any of the forms that syslog
-	// daemons write (see head.go), and emits the sessions that it completes. It does
-	// not keep line; what it emits does not point into it. A line longer than MaxLine
-	// is counted and skipped.
-	Line(line []byte, emit func(reporting.Session))
-
-	// Flush emits what the end of the input completes. What lacks its domain then
-	// is dropped and counted.
-	Flush(emit func(reporting.Session))
-
-	// Stats counts what came by since the Reader was made.
-	Stats() Stats
-
-	// AppendState appends the open correlations, so that another Reader of the same
-	// format goes on where this one stands. It is bounded; the counts of Stats are
-	// not part of it.
-	AppendState(dst []byte) []byte
-
-	// RestoreState takes what AppendState gave. State of an unknown version or with
-	// damage is refused, and the Reader is then as it was.
-	RestoreState(state []byte) error
-}
-
-// Stats counts lines and what became of them.
-type Stats struct {
-	Lines    uint64 // all
-	Sessions uint64 // that were emitted
-	Unparsed uint64 // lines that looked like something to count, but could not be understood
-	Oversize uint64 // lines longer than MaxLine
-	Own      uint64 // sessions of our own messages, which are not emitted
-	Dropped  uint64 // sessions that never got their domain: too many open, too old, or another delivery began
-	Open     int    // correlations that wait for more lines now
-}
-
-// Options are the same for all formats; the zero value is useful.
-type Options struct {
-	// Location is where stamps without a zone were written; nil is time.Local.
-	Location *time.Location
-
-	// Now tells the time against which a stamp without a year is placed: the latest
-	// year that does not put it more than a day after Now. For a finished file that
-	// is the time of its last change. nil is time.Now.
-	Now func() time.Time
-
-	// Relaxed names transports whose deliveries need no TLS (RFC 8689 §4.1, and our
-	// own reports: RFC 8460 §3), so that they are never counted. It is compared with
-	// the parts of Postfix's syslog name, with Exim's transports and with Sendmail's
-	// mailers; those of contrib need not be named. nil is {"postseal-relaxed"}.
-	Relaxed []string
-
-	// Own reports whether a Message-ID is that of a report of ours, by which its
-	// deliveries are known: their sessions are not counted (RFC 8460 §3). It has its angle
-	// brackets, but for Exim's log; it must not be kept. nil: none is.
-	Own func(messageID []byte) bool
-
-	// Delivered hears what became of such messages, one recipient after the other, from
-	// within Line. The reader's state is saved after that, so that what is safe when
-	// Delivered returns is never lost; after a crash it is told again. nil: nobody asks.
-	Delivered func(Delivery)
-}
-
 // New makes a reader for logs of "postfix", "exim" or "sendmail".
-func New(format string, o Options) (Reader, error) {
-	if o.Location == nil {
-		o.Location = time.Local
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	if o.Relaxed == nil {
-		o.Relaxed = []string{"postseal-relaxed"}
-	}
+func New(format string, o maillog.Options) (maillog.Reader, error) {
 	reader, known := formats[format]
 	if !known {
 		return nil, fmt.Errorf("log format %q is unknown: it is postfix, exim or sendmail", format)
@@ -105,9 +30,9 @@ func New(format string, o Options) (Reader, error) {
 	return reader(o), nil
 }
 
-// formats makes the reader of each format, from options without gaps.
-var formats = map[string]func(Options) Reader{
-	"postfix":  func(o Options) Reader { return newPostfix(o) },
-	"exim":     func(o Options) Reader { return newExim(o) },
-	"sendmail": func(o Options) Reader { return newSendmail(o) },
+// formats makes the reader of each format.
+var formats = map[string]func(maillog.Options) maillog.Reader{
+	"postfix":  func(o maillog.Options) maillog.Reader { return postfix.New(o) },
+	"exim":     func(o maillog.Options) maillog.Reader { return exim.New(o) },
+	"sendmail": func(o maillog.Options) maillog.Reader { return sendmail.New(o) },
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/maillog"
 )
 
 const (
@@ -40,8 +42,8 @@ const (
 // [Follower] does from a file. It reads what a child, journalctl(1), writes; the
 // cursor of the last entry is stored in one transaction with the sessions.
 type Journal struct {
-	Command  []string // and its first arguments; nil: journalctl
-	Reader   Reader   // a new one
+	Command  []string       // and its first arguments; nil: journalctl
+	Reader   maillog.Reader // a new one
 	Source   reporting.Source
 	Recorder *reporting.Recorder
 	Store    reporting.Store               // the recorder's
@@ -51,7 +53,7 @@ type Journal struct {
 	Log      *slog.Logger                  // nil: none
 
 	caughtUp atomic.Int64 // Unix nanoseconds
-	stats    atomic.Pointer[Stats]
+	stats    atomic.Pointer[maillog.Stats]
 }
 
 // CaughtUp is the last time up to which everything in the journal had been read and
@@ -65,11 +67,11 @@ func (j *Journal) CaughtUp() time.Time {
 }
 
 // Stats counts lines since the start.
-func (j *Journal) Stats() Stats {
+func (j *Journal) Stats() maillog.Stats {
 	if s := j.stats.Load(); s != nil {
 		return *s
 	}
-	return Stats{}
+	return maillog.Stats{}
 }
 
 // Run follows the journal until ctx ends; what is not recorded by then is read again
@@ -272,8 +274,8 @@ func (r *journalRun) move(chunk []byte) time.Time {
 		start := bytes.LastIndexByte(chunk, '\n') + 1
 		if cursor := Cursor(chunk[start:]); cursor != "" && len(cursor) <= maxCursor {
 			r.cursor = cursor
-			e, _ := journal(chunk[start:])
-			at, _ := (&clock{}).at(e.stamp)
+			e, _ := maillog.Head(chunk[start:])
+			at, _ := (&maillog.Clock{}).At(e.Stamp)
 			return at
 		}
 		chunk = chunk[:start]
@@ -289,6 +291,18 @@ func (r *journalRun) commit(ctx context.Context) error {
 	}
 	r.sessions, r.unmarked, r.marked = r.sessions[:0], 0, time.Now()
 	return nil
+}
+
+// Cursor is where in the journal an object of journalctl -o json stands:
+// --after-cursor goes on behind it. It is "" for any other line.
+func Cursor(line []byte) string {
+	var object struct {
+		Cursor string `json:"__CURSOR"`
+	}
+	if len(line) == 0 || line[0] != '{' || json.Unmarshal(line, &object) != nil {
+		return ""
+	}
+	return object.Cursor
 }
 
 func appendCursor(dst []byte, cursor string) []byte {
@@ -317,7 +331,7 @@ func readChunks(ctx context.Context, from io.Reader, to chan<- []byte) error {
 	for {
 		line, err := b.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			line = append(bytes.Clone(line[:MaxLine+1]), '\n')
+			line = append(bytes.Clone(line[:maillog.MaxLine+1]), '\n')
 			err = skipLine(b)
 		}
 		if err != nil {

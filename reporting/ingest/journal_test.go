@@ -15,6 +15,7 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 )
 
 // fakeJournal is journalctl as far as we use it: entry N has the cursor cN.
@@ -81,7 +82,7 @@ func newJournalBed(t *testing.T) *journalBed {
 // start follows the journal until stop is called.
 func (b *journalBed) start() (stop func()) {
 	b.Helper()
-	reader, err := ingest.New("postfix", ingest.Options{})
+	reader, err := ingest.New("postfix", maillog.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -166,7 +167,7 @@ func TestJournal(t *testing.T) {
 	b.until("the end of what there is", func() bool { return !b.journal.CaughtUp().IsZero() })
 	b.add(tlsUp("a.example"), delivered("a.example"))
 	b.counted("a.example")
-	b.add(strings.Repeat("x", ingest.MaxLine), "nothing of ours", tlsUp("open.example"), delivered("mark.example"))
+	b.add(strings.Repeat("x", maillog.MaxLine), "nothing of ours", tlsUp("open.example"), delivered("mark.example"))
 	b.add(tlsUp("b.example"), delivered("b.example"))
 	b.counted("b.example")
 	if s := b.journal.Stats(); s.Lines != 8 || s.Oversize != 1 {
@@ -233,7 +234,7 @@ func FuzzJournalCursor(f *testing.F) {
 	f.Add([]byte("\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01c"))
 	f.Fuzz(func(t *testing.T, mark []byte) {
 		store := &counter{marks: map[string][]byte{"journal": mark}}
-		reader, err := ingest.New("postfix", ingest.Options{})
+		reader, err := ingest.New("postfix", maillog.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"postseal/reporting"
+	"postseal/reporting/ingest/maillog"
 )
 
 // replayBuffer stays in the cache of a processor between the kernel and us, and
@@ -17,7 +18,7 @@ const replayBuffer = 256 << 10
 // counts like any other. Of a line longer than MaxLine the beginning is passed on,
 // which is still too long and so is counted. Flush is left to the caller, since
 // another file may go on where this one ends.
-func Replay(from io.Reader, to Reader, emit func(reporting.Session)) error {
+func Replay(from io.Reader, to maillog.Reader, emit func(reporting.Session)) error {
 	buf := make([]byte, replayBuffer)
 	start, seen, end := 0, 0, 0 // of the line; up to where it has no end; of what was read
 	skipping := false           // the rest of a line that was too long
@@ -33,14 +34,14 @@ func Replay(from io.Reader, to Reader, emit func(reporting.Session)) error {
 			skipping = false
 			start, seen = seen+i+1, seen+i+1
 		}
-		if !skipping && end-start > MaxLine {
+		if !skipping && end-start > maillog.MaxLine {
 			to.Line(buf[start:end], emit)
 			skipping = true
 		}
 		if skipping {
 			start = end
 		}
-		if len(buf)-end <= MaxLine {
+		if len(buf)-end <= maillog.MaxLine {
 			start, end = 0, copy(buf, buf[start:end])
 		}
 		seen = end
@@ -57,7 +58,7 @@ func Replay(from io.Reader, to Reader, emit func(reporting.Session)) error {
 }
 
 // replayTail reads what came with the end of the input.
-func replayTail(rest []byte, skipping bool, to Reader, emit func(reporting.Session)) error {
+func replayTail(rest []byte, skipping bool, to maillog.Reader, emit func(reporting.Session)) error {
 	for len(rest) > 0 {
 		line, after, _ := bytes.Cut(rest, []byte("\n"))
 		if !skipping {

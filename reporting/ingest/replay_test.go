@@ -11,11 +11,12 @@ import (
 
 	"postseal/reporting"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 )
 
 // lineReader remembers the lengths of its lines, and their text if they are short.
 type lineReader struct {
-	ingest.Reader
+	maillog.Reader
 	lines []string
 	sizes []int
 }
@@ -26,8 +27,8 @@ func (r *lineReader) Line(line []byte, _ func(reporting.Session)) {
 }
 
 func TestReplay(t *testing.T) {
-	long := strings.Repeat("x", ingest.MaxLine)
-	huge := strings.Repeat("y", 5*ingest.MaxLine)
+	long := strings.Repeat("x", maillog.MaxLine)
+	huge := strings.Repeat("y", 5*maillog.MaxLine)
 	for _, test := range []struct {
 		name, log string
 		want      []string
@@ -58,7 +59,7 @@ func TestReplay(t *testing.T) {
 				}
 				tooLong := 0
 				for _, n := range r.sizes {
-					if n > ingest.MaxLine {
+					if n > maillog.MaxLine {
 						tooLong++
 					}
 				}
@@ -90,30 +91,5 @@ func TestCursor(t *testing.T) {
 		if got := ingest.Cursor([]byte(line)); got != want {
 			t.Errorf("Cursor(%s) = %q, want %q", line, got, want)
 		}
-	}
-}
-
-// TestPostfixJournal reads fields that journald writes in more than one way.
-func TestPostfixJournal(t *testing.T) {
-	const object = `{"_HOSTNAME":"h","SYSLOG_IDENTIFIER":"postfix/smtp","__REALTIME_TIMESTAMP":"1795317829000000",`
-	sent := object + `"_PID":"7","MESSAGE":"` + to("u@a.example", mxA+":25", "250 ok") + `"}`
-	for _, fields := range []string{
-		`"_PID":"7","MESSAGE":"` + upA + `"}`,
-		`"SYSLOG_PID":["7","8"],"_PID":"1","MESSAGE":"` + upA + `"}`,
-		`"_PID":"7","MESSAGE":["` + upA + `","second"]}`,
-	} {
-		want := []string{"a.example mx.a.example[192.0.2.1]"}
-		reads(t, []byte(object+fields+"\n"+sent+"\n"), want...)
-	}
-	for _, fields := range []string{
-		`"MESSAGE":"` + upA + `"}`,
-		`"_PID":"x","MESSAGE":"` + upA + `"}`,
-		`"_PID":"7","MESSAGE":null}`,
-		`"_PID":"7","MESSAGE":[300]}`,
-		`"_PID":"7","MESSAGE":[]}`,
-		`"_PID":"7","MESSAGE":{}}`,
-		`"_PID":"7"`,
-	} {
-		reads(t, []byte(object+fields+"\n"+sent+"\n"))
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"postseal/policy/mtasts"
 	"postseal/reporting"
 	"postseal/reporting/daily"
-	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/send"
 	"postseal/reporting/tlsrpt"
 )
@@ -49,8 +49,8 @@ func (d *daemon) buildReporter(r *recording) error {
 	}
 	sender := mail.From[strings.LastIndexByte(mail.From, '@')+1:]
 	r.own = func(id []byte) bool { return tlsrpt.IsMessageID(id, sender) }
-	r.delivered = func(m ingest.Delivery) {
-		if m.Status == ingest.Bounced {
+	r.delivered = func(m maillog.Delivery) {
+		if m.Status == maillog.Bounced {
 			r.reporter.Bounced(m.MessageID, m.Recipient, m.Text, m.Time)
 		}
 	}

@@ -22,6 +22,9 @@ import (
 	"postseal/reporting"
 	"postseal/reporting/daily"
 	"postseal/reporting/ingest"
+	"postseal/reporting/ingest/datagram"
+	"postseal/reporting/ingest/exim"
+	"postseal/reporting/ingest/maillog"
 	"postseal/reporting/store"
 	"postseal/reporting/tlsrpt"
 )
@@ -43,16 +46,16 @@ type recording struct {
 	recorder  *reporting.Recorder
 	closing   *reporting.Closing
 	logs      []mailLog
-	datagrams *ingest.DatagramReceiver
+	datagrams *datagram.Receiver
 	socket    *net.UnixConn
-	events    *ingest.Events
+	events    *exim.Events
 	prober    *probe.Prober
 	reporter  *daily.Reporter // nil: no reports are sent
 
 	// Our reports are known by their Message-ID; delivered hears what a log says became of
 	// one. Both are nil while none are sent.
 	own       func(messageID []byte) bool
-	delivered func(ingest.Delivery)
+	delivered func(maillog.Delivery)
 
 	// Of a domain in mode testing a datagram says that it has no policy, and of a
 	// success not even the MX host; a log that is followed for what is missing does.
@@ -69,7 +72,7 @@ type mailLog struct {
 type follower interface {
 	Run(context.Context) error
 	CaughtUp() time.Time
-	Stats() ingest.Stats
+	Stats() maillog.Stats
 }
 
 // openRecording opens the database of sessions and makes the parts that fill it, if
@@ -118,7 +121,7 @@ func (d *daemon) buildRecording(db *boltdb.DB) error {
 		if err != nil {
 			return err
 		}
-		r.events = &ingest.Events{Roots: roots, Own: r.own, Emit: func(s reporting.Session) { r.recorder.Record(s, fromEvents) }}
+		r.events = &exim.Events{Roots: roots, Own: r.own, Emit: func(s reporting.Session) { r.recorder.Record(s, fromEvents) }}
 		d.exim.Event = r.events.Line
 	}
 	if d.config.Reporting.Probe {
@@ -132,7 +135,7 @@ func (d *daemon) follower(r *recording, l config.MailLog) (follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	reader, err := ingest.New(l.Format, ingest.Options{Location: location, Own: r.own, Delivered: r.delivered})
+	reader, err := ingest.New(l.Format, maillog.Options{Location: location, Own: r.own, Delivered: r.delivered})
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +208,7 @@ func (d *daemon) openDatagrams(r *recording) error {
 		return fmt.Errorf("reporting.tlsrpt_socket: %w", err)
 	}
 	d.warnOfQueue("/proc/sys/net/unix/max_dgram_qlen")
-	r.datagrams = &ingest.DatagramReceiver{UIDs: uids, Log: d.log, Emit: func(s reporting.Session) {
+	r.datagrams = &datagram.Receiver{UIDs: uids, Log: d.log, Emit: func(s reporting.Session) {
 		if s.Policy.Type == tlsrpt.NoPolicy && r.testingInLog && d.inTestingMode(&s) {
 			return
 		}

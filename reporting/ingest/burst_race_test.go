@@ -1,6 +1,0 @@
-//go:build race
-
-package ingest_test
-
-// burst is less, since the race detector makes a datagram ten times as slow.
-const burst = 30_000

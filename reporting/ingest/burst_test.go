@@ -1,6 +1,0 @@
-//go:build !race
-
-package ingest_test
-
-// burst is ten seconds of 20 000 datagrams.
-const burst = 200_000
