@@ -92,9 +92,13 @@ func logField(b []byte) (f, rest []byte, ok bool) {
 	return b[:i-1], b[i+1:], true
 }
 
-// finish reads "sent (250 ok)". A line that was cut has no closing parenthesis.
+// finish reads "sent (250 ok)". A line that was cut has no closing parenthesis. With
+// soft_bounce = yes what would bounce is deferred, under a word of its own.
 func (r recipientLine) finish(b []byte) (recipientLine, bool) {
 	status, text, _ := bytes.Cut(b, []byte(" "))
+	if string(status) == "SOFTBOUNCE" {
+		status = []byte("deferred")
+	}
 	if len(status) == 0 {
 		return r, false
 	}
@@ -293,10 +297,9 @@ func (p *Log) unverified(e *maillog.Entry, process *smtpProcess, relay []byte) {
 	if note, ok := p.proxy.take(e.Host, try.relay, false, at); ok && v.result == "" {
 		v = note.verdict
 	}
-	switch {
-	case try.trusted && (v.result == "" || v.reason == resumedReason):
-		v = verdict{result: tlsrpt.CertificateHostMismatch, reason: "name not matched"}
-	case v.result == "":
+	// Before 3.6, and of a session that was resumed, Postfix says no more. A trusted chain
+	// can fail by its name, and under DANE by the TLSA records, which are not known here.
+	if v.result == "" || try.trusted && v.reason == resumedReason {
 		v = verdict{result: tlsrpt.ValidationFailure, reason: "certificate not verified"}
 	}
 	try.fail(v)

@@ -51,6 +51,8 @@ func TestOwn(t *testing.T) {
 			"smtp[23424]: server certificate verification failed for mx.sts-ok.example.test[127.0.60.101]:25: certificate has expired",
 			strings.Replace(pfUp, "Verified", "Untrusted", 1), pfTo+"dsn=4.7.5, status=deferred (Server certificate not verified)"),
 			1, []string{"deferred rua@sts-ok.example.test Server certificate not verified"}},
+		{"with soft_bounce = yes it is tried again", mta37(pfReceived, pfUp, strings.Replace(pfDeferred, "status=deferred", "status=SOFTBOUNCE", 1)),
+			1, []string{pfWasBusy}},
 		{"STARTTLS that only the delivery line tells of", mta37(pfReceived, pfTo+pfNoTLS),
 			1, []string{"deferred rua@sts-ok.example.test " + pfWithoutTLS}},
 		{"the same of two recipients is one session", mta37(pfReceived, pfTo+pfNoTLS, strings.Replace(pfTo, "rua@", "tls@", 1)+pfNoTLS),

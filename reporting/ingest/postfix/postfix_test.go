@@ -153,12 +153,12 @@ func TestResultTypes(t *testing.T) {
 	t.Run("RPT-041 wrong name", func(t *testing.T) {
 		failed(t, "server certificate verification failed for "+mxA+":25: num=62:hostname mismatch", "certificate-host-mismatch hostname mismatch")
 	})
-	t.Run("RPT-041 wrong name before 3.6, where only the word tells", func(t *testing.T) {
+	t.Run("RPT-043 before 3.6, and resumed: the name or the TLSA records", func(t *testing.T) {
 		up := strings.Replace(upA, "Verified", "Trusted", 1)
 		reads(t, smtpLog(up, to("u@a.example", mxA+":25", "Server certificate not verified")),
-			"a.example mx.a.example[192.0.2.1] certificate-host-mismatch name not matched")
+			"a.example mx.a.example[192.0.2.1] validation-failure certificate not verified")
 		reads(t, smtpLog(mxA+":25: re-using session with untrusted certificate, look for details earlier in the log", up, to("u@a.example", mxA+":25", "Server certificate not verified")),
-			"a.example mx.a.example[192.0.2.1] certificate-host-mismatch name not matched")
+			"a.example mx.a.example[192.0.2.1] validation-failure certificate not verified")
 	})
 	t.Run("RPT-041 an MX outside the STS policy has a reason", func(t *testing.T) {
 		log := smtpLog("warning: MX name 'rogue.a.example' does not match STS MX pattern for 'a.example'", to("u@a.example", "none", "server unavailable or unable to receive mail"))
@@ -176,6 +176,12 @@ func TestResultTypes(t *testing.T) {
 		failed(t, "certificate verification failed for "+mxA+":25: untrusted issuer /O=Somebody/CN=x@y.example", "certificate-not-trusted untrusted issuer")
 		failed(t, "certificate verification failed for "+mxA+":25: not trusted by local or TLSA policy", "certificate-not-trusted not trusted by local or TLSA policy")
 		failed(t, "server certificate verification failed for "+mxA+":25: num=21:unable to verify the first certificate", "certificate-not-trusted unable to verify the first certificate")
+	})
+	t.Run("with soft_bounce = yes nothing bounces", func(t *testing.T) {
+		soft := strings.Replace(to("u@a.example", mxA+":25", "host "+mxA+" said: 550 5.1.1 no such mailbox (in reply to RCPT TO command)"), "status=deferred", "status=SOFTBOUNCE", 1)
+		if stats := reads(t, smtpLog(upA, soft), "a.example mx.a.example[192.0.2.1]"); stats.Unparsed != 0 {
+			t.Errorf("%+v", stats)
+		}
 	})
 	t.Run("RPT-043 anything else has a reason", func(t *testing.T) {
 		failed(t, "server certificate verification failed for "+mxA+":25: certificate not yet valid", "validation-failure certificate not yet valid")
