@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -48,7 +49,7 @@ func (f *File) CountFrom(p *setup.Plan, l config.MailLog) {
 		}
 		group = groupName(f.system, owner.Gid)
 	}
-	if !inGroup(f.system, group) {
+	if !inGroup(f.system, group) && !unitInGroup(f.system, group) {
 		p.Before = append(p.Before, "usermod -aG "+group+" "+User+"   # to read "+l.Path)
 	}
 }
@@ -74,6 +75,24 @@ func inGroup(s *host.System, group string) bool {
 			if member == User {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// unitInGroup reports whether systemd runs here and gives the service the group
+// (systemd.exec(5), SupplementaryGroups), as the package's unit does with adm.
+func unitInGroup(s *host.System, group string) bool {
+	if !s.Exists("/run/systemd/system") { // sd_booted(3)
+		return false
+	}
+	unit, err := s.Read(s.FirstOf("/etc/systemd/system/postseal.service", "/usr/lib/systemd/system/postseal.service", "/lib/systemd/system/postseal.service"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(unit)) {
+		if names, is := strings.CutPrefix(line, "SupplementaryGroups="); is && slices.Contains(strings.Fields(names), group) {
+			return true
 		}
 	}
 	return false

@@ -141,10 +141,18 @@ func TestCountFrom(t *testing.T) {
 		mode              os.FileMode
 		want, before      string // in postseal.toml; in Before
 		kept, warns       string
+		files             map[string]string
 	}{
 		{name: "for everybody", mode: 0o644, want: block},
 		{name: "for a group", mode: 0o640, want: block, before: "usermod -aG adm postseal"},
 		{name: "as a member", mode: 0o640, group: "syslog,postseal", want: block},
+		{name: "by the unit", mode: 0o640, want: block, files: map[string]string{
+			"/run/systemd/system/x": "", "/usr/lib/systemd/system/postseal.service": "[Service]\nSupplementaryGroups=adm systemd-journal\n"}},
+		{name: "by the unit of another group", mode: 0o640, want: block, before: "usermod -aG adm postseal", files: map[string]string{
+			"/run/systemd/system/x": "", "/etc/systemd/system/postseal.service": "[Service]\nSupplementaryGroups=systemd-journal\n",
+			"/usr/lib/systemd/system/postseal.service": "[Service]\nSupplementaryGroups=adm systemd-journal\n"}},
+		{name: "without systemd", mode: 0o640, want: block, before: "usermod -aG adm postseal", files: map[string]string{
+			"/usr/lib/systemd/system/postseal.service": "[Service]\nSupplementaryGroups=adm systemd-journal\n"}},
 		{name: "for its owner", mode: 0o600, want: block, warns: "is for its owner alone"},
 		{name: "there already", mode: 0o644, text: block},
 		{name: "from another", mode: 0o644, text: "[[reporting.log]]\npath = \"journal\"\nformat = \"postfix\"\n", kept: "counted from journal"},
@@ -153,6 +161,9 @@ func TestCountFrom(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m, f := open(t, c.text)
 			m.Write(l.Path, "")
+			for name, text := range c.files {
+				m.Write(name, text)
+			}
 			m.Write("/etc/group", "adm:x:"+gid(t, m, l.Path)+":"+c.group+"\n")
 			if err := os.Chmod(m.Path(l.Path), c.mode); err != nil {
 				t.Fatal(err)
