@@ -87,13 +87,13 @@ func (ev *event) set(key, value string) (err error) {
 	case "n":
 		ev.name = value
 	case "m":
-		ev.message = value
+		ev.message = strings.Clone(value) // what is kept must not keep the line
 	case "t":
 		ev.transport = value
 	case "d":
-		ev.domain = value
+		ev.domain = strings.Clone(value)
 	case "h":
-		ev.host = value
+		ev.host = strings.Clone(value)
 	case "a":
 		ev.addr = foreign.Address(value)
 	case "la":

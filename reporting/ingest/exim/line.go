@@ -181,12 +181,13 @@ func readRecipient(b []byte) (r recipient, ok, bad bool) {
 	return r, true, false
 }
 
-// cutWord takes what ends at a blank outside of quotes; rest is behind it.
+// cutWord takes what ends at a blank outside of quotes, and not behind a backslash, which
+// Exim keeps in a local part as it came; rest is behind it.
 func cutWord(b []byte) (word, rest []byte, ok bool) {
 	quoted := false
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
-		case quoted && c == '\\':
+		case c == '\\':
 			i++
 		case c == '"':
 			quoted = !quoted

@@ -46,7 +46,6 @@ const (
 // sessions: the log does not say whether STARTTLS was offered, and without +tls_cipher all
 // would look so.
 type Log struct {
-	skip  []string
 	clock maillog.Clock
 	stats maillog.Stats
 	open  maillog.Table[message]
@@ -58,7 +57,6 @@ type Log struct {
 func New(o maillog.Options) *Log {
 	o = o.Filled()
 	x := &Log{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
-	x.skip = append(append(x.skip, o.Relaxed...), notCounted...)
 	x.init()
 	return x
 }
@@ -204,7 +202,7 @@ func (x *Log) detail(id []byte, ip netip.Addr, at time.Time) string {
 
 // recipient reads a line that names a domain.
 func (x *Log) recipient(id []byte, r *recipient, at time.Time, emit func(reporting.Session)) {
-	if slices.Contains(x.skip, r.transport) {
+	if slices.Contains(notCounted, r.transport) {
 		if m := x.open.Find(id); m != nil {
 			m.Value.take(&r.host) // tried on behalf of this recipient, and not to be counted
 			x.bound(m)

@@ -100,6 +100,10 @@ func TestForms(t *testing.T) {
 			id16 + `=> "x@b.example R=r T=t H=mx.b.example [192.0.2.66]:25 X=TLS1.3:x:1 CV=yes"@a.example ` + via + mx + x13 + tail,
 			id23 + `=> "\" H=mx.b.example [192.0.2.66]:25 X=TLS1.3:x:1"@a.example ` + via + mx + tail,
 		}, []string{good}},
+		{"a quoted pair outside of quotes, of a stranger's choice", []string{
+			id16 + `== u@a.example <x\ X=1\ z@b.example> ` + via + `defer (-38) ` + mx[:len(mx)-1] + `: a TLS session is required, but the server did not offer TLS support`,
+			id23 + `=> u@a.example <o\"b@b.example> F=<x\ T=remote_smtp_smarthost@c.example> ` + via + mx + x13 + tail,
+		}, []string{"a.example mx.a.example 192.0.2.1 starttls-not-supported", good}},
 		{"a reply that looks like fields", []string{
 			id16 + "=> u@a.example " + via + mx + `C="250 ok X=TLS1.3:x:1 CV=dane H=mx.b.example [192.0.2.66]:25"`,
 		}, nil},
@@ -125,7 +129,7 @@ func TestForms(t *testing.T) {
 			id16 + strings.Replace(sent, "T=postseal_smtp", "T=remote_smtp_smarthost", 1),
 			id16 + strings.Replace(sent, "T=postseal_smtp", "T=postseal_lmtp_relaxed", 1),
 			id16 + "TLS session: (gnutls_handshake): Handshake failed: delivering unencrypted to H=mx.a.example [192.0.2.1] (not in hosts_require_tls)",
-			id16 + "=> u@a.example R=r T=postseal-relaxed " + mx + `C="250 ok"`,
+			id16 + "=> u@a.example R=r T=postseal_lmtp " + mx + `C="250 ok"`,
 		}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -332,7 +332,7 @@ func (r *run) lines() error {
 		return err
 	}
 	if r.skipping {
-		end := indexNewline(r.buf)
+		end := bytes.IndexByte(r.buf, '\n')
 		if end < 0 {
 			r.skip(len(r.buf))
 			return nil
@@ -343,7 +343,7 @@ func (r *run) lines() error {
 		r.skipping, r.skipped = false, 0
 		r.log.Warn("a line of the log is too long and was skipped", "path", r.Path)
 	}
-	end := lastNewline(r.buf)
+	end := bytes.LastIndexByte(r.buf, '\n')
 	switch {
 	case end >= 0:
 		return r.hand(end + 1)
@@ -374,6 +374,3 @@ func (r *run) hand(n int) error {
 	r.buf = r.buf[:copy(r.buf, r.buf[n:])]
 	return nil
 }
-
-func indexNewline(b []byte) int { return bytes.IndexByte(b, '\n') }
-func lastNewline(b []byte) int  { return bytes.LastIndexByte(b, '\n') }

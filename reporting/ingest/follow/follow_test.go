@@ -240,6 +240,27 @@ func TestRenameWhileStopped(t *testing.T) {
 	}
 }
 
+// The log has its place elsewhere, and is rotated there.
+func TestSymlink(t *testing.T) {
+	r := newReader(t)
+	there := filepath.Join(filepath.Dir(r.log.Path), "there")
+	if err := os.Mkdir(there, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("there/mail.log", r.log.Path); err != nil {
+		t.Fatal(err)
+	}
+	r.write("there/mail.log", "a\n")
+	r.start()
+	r.want("a")
+	r.stop()
+	r.write("there/mail.log", "b\n")
+	r.rename("there/mail.log", "there/mail.log.1")
+	r.write("there/mail.log", "c\n")
+	r.start()
+	r.want("a", "b", "c")
+}
+
 // What was missed is still being read when the log is rotated once more.
 func TestRotatedWhileCatchingUp(t *testing.T) {
 	for name, rotate := range map[string]func(*reader){

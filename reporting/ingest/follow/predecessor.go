@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"bytes"
 	"compress/flate"
 	"compress/gzip"
 	"context"
@@ -38,7 +39,11 @@ const gz = ".gz"
 // predecessors of the log, the latest first. One that is there twice, since it is
 // being packed, is the one that is whole.
 func (l *Log) predecessors() ([]predecessor, error) {
-	dir, base := filepath.Split(l.Path)
+	path, err := filepath.EvalSymlinks(l.Path) // logs are rotated where they are
+	if err != nil {
+		path = l.Path // it is away at the moment
+	}
+	dir, base := filepath.Split(path)
 	entries, err := os.ReadDir(filepath.Clean(dir))
 	if err != nil {
 		return nil, err
@@ -326,7 +331,7 @@ func lastLineEnd(f io.ReaderAt, size int64) (int64, error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return 0, err
 		}
-		if at := lastNewline(buf[:n]); at >= 0 {
+		if at := bytes.LastIndexByte(buf[:n], '\n'); at >= 0 {
 			return from + int64(at) + 1, nil
 		}
 		end = from

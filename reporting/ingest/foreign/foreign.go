@@ -11,6 +11,7 @@ package foreign
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/idna"
@@ -132,17 +133,29 @@ func Printable(s string, limit int) string {
 }
 
 // Reason makes a failure-reason-code of what a program or a remote host said. What
-// may be a mail address does not leave the house.
+// may be a mail address does not leave the house: words with an at sign, from the quote
+// on that a local part has opened.
 func Reason(s string) string {
 	s = Printable(s, 4*MaxReason)
 	if strings.Contains(s, "@") {
 		words := strings.Split(s, " ")
+		opened := -1 // the word with a quote that none has closed yet
 		for i, w := range words {
+			odd := strings.Count(w, `"`)%2 == 1
 			if strings.Contains(w, "@") {
+				if odd && opened >= 0 {
+					clear(words[opened:i])
+				}
 				words[i] = "[address]"
 			}
+			switch {
+			case odd && opened >= 0:
+				opened = -1
+			case odd:
+				opened = i
+			}
 		}
-		s = strings.Join(words, " ")
+		s = strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
 	}
 	return strings.TrimRight(s[:min(len(s), MaxReason)], " ")
 }
@@ -154,7 +167,7 @@ var trustErrors = []string{
 	"self-signed", "self signed", "issuer certificate", "verify the first certificate",
 	"not trusted", "untrusted", "unknown ca", "no matching dane", "signature failure",
 	"invalid ca certificate", "subtree", "name constraint", "authority and subject key",
-	"authority and issuer", "issuer is not trusted", "certificate rejected", "certificate revoked",
+	"authority and issuer", "certificate rejected", "certificate revoked",
 }
 
 // nameErrors are the same for a certificate of another host.

@@ -46,7 +46,7 @@ func TestHELOName(t *testing.T) {
 
 func TestReason(t *testing.T) {
 	for said, want := range map[string]string{
-		" not  now\r\nfor <u@a.example> (x@y)": "not now for [address] [address]", "I\x89\xc6H\x01 \x7f": "I??H", "": "",
+		" not  now\r\nfor <u@a.example> (x@y)": "not now for [address] [address]", `550 <"john doe"@a.example>: "no such" user "x y"@b.example`: `550 [address] "no such" user [address]`, "I\x89\xc6H\x01 \x7f": "I??H", "": "",
 		strings.Repeat("x", 119) + " y": strings.Repeat("x", 119),
 	} {
 		if got := foreign.Reason(said); got != want {

@@ -4,8 +4,8 @@
 // A log was written for people. Every line has a head, in one of the forms of syslog
 // (RFC 3164 §4.1, RFC 5424 §6) or of systemd's journal: [Head] takes it apart. Its stamp may
 // lack year and zone, which [Clock] finds. TLS lines name a host but no recipient, and the
-// lines of many deliveries are mixed, so what is known of each waits in a [Table], by process
-// or queue id, until a line names the recipient. All of that goes into every checkpoint by
+// lines of many deliveries are mixed, so what is known of each waits, in a [Table] for
+// instance, by process or queue id, until a line names the recipient. All of that goes into every checkpoint by
 // [StateWriter]: a restart neither loses a session nor counts it twice.
 //
 // Half of a line was written by strangers: replies of remote hosts, and addresses. So lines
@@ -76,12 +76,6 @@ type Options struct {
 	// is the time of its last change. nil is time.Now.
 	Now func() time.Time
 
-	// Relaxed names transports whose deliveries need no TLS (RFC 8689 §4.1, and our
-	// own reports: RFC 8460 §3), so that they are never counted. It is compared with
-	// the parts of Postfix's syslog name, with Exim's transports and with Sendmail's
-	// mailers; those of contrib need not be named. nil is {"postseal-relaxed"}.
-	Relaxed []string
-
 	// Own reports whether a Message-ID is that of a report of ours, by which its
 	// deliveries are known: their sessions are not counted (RFC 8460 §3). It has its angle
 	// brackets, but for Exim's log; it must not be kept. nil: none is.
@@ -100,9 +94,6 @@ func (o Options) Filled() Options {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
-	}
-	if o.Relaxed == nil {
-		o.Relaxed = []string{"postseal-relaxed"}
 	}
 	return o
 }

@@ -24,14 +24,16 @@ type recipientLine struct {
 }
 
 // readRecipient takes the line apart from the left, each field in its place. ok is
-// false where a field is out of place, and where an address could end in two places:
-// versions before 3.5 log it without quotes, so that
+// false where a field is out of place.
+//
+// Versions before 3.5, and info_log_address_format = internal, log addresses without
+// quotes, so that
 //
 //	to=<a@b.example>, relay=mx.b.example[192.0.2.1]:25, … status=sent (x@c.example>, relay=mx.b.example[192.0.2.1]:25, …
 //
 // is one to a recipient at c.example, of a sender's choice, or one to b.example, with
-// a remote host's reply. Only who knows the relay can do so: Postfix wrote one of the
-// two, and where it is not the first, no session with that host is open.
+// a remote host's reply. It is read as the latter: else whoever strips STARTTLS could
+// have it overlooked by the words of a reply.
 func readRecipient(b []byte) (r recipientLine, ok bool) {
 	if b, ok = bytes.CutPrefix(b, []byte("to=<")); !ok {
 		return r, false
@@ -54,9 +56,6 @@ func readRecipient(b []byte) (r recipientLine, ok bool) {
 	if name, rest, found := endpoint(relay); found && len(rest) == 0 {
 		r.relay = name
 	}
-	if relayAgain(b, r.relay) {
-		return r, false
-	}
 	for !bytes.HasPrefix(b, []byte("status=")) {
 		var f []byte
 		if f, b, ok = logField(b); !ok {
@@ -67,20 +66,6 @@ func readRecipient(b []byte) (r recipientLine, ok bool) {
 		}
 	}
 	return r.finish(b[len("status="):])
-}
-
-// relayAgain reports whether another address seems to end in b, with the same relay.
-func relayAgain(b, relay []byte) bool {
-	for {
-		_, rest, found := bytes.Cut(b, []byte(">, relay="))
-		if !found {
-			return false
-		}
-		if name, _, _ := endpoint(rest); bytes.Equal(name, relay) {
-			return true
-		}
-		b = rest
-	}
 }
 
 // logField reads "name=value, ", or a value alone. None of them has a blank.
@@ -166,12 +151,12 @@ func (p *Log) queued(e *maillog.Entry, id, text []byte, emit func(reporting.Sess
 	case !ok:
 		p.stats.Unparsed++
 	case refused:
-		process.own(id) // of the host before
+		process.claim(id) // of the host before
 		p.add(process, refusedTry(p.names.of(relay), reason, at))
 	case unverified:
 		p.unverified(e, process, nil)
 	}
-	process.own(id)
+	process.claim(id)
 	p.settle(process)
 }
 
@@ -199,14 +184,15 @@ func (p *Log) recipient(e *maillog.Entry, id, text []byte, emit func(reporting.S
 		}
 		process = p.open.get(e.Key)
 	}
-	process.begin(id, r.address, at)
+	domain := p.names.domain(r.address)
+	process.begin(id, r.address, domain, at)
 	p.stats.Dropped += uint64(process.dropStrangers(id, r.relay, at))
 	p.conclude(e, process, &r)
 	p.merge(process)
 	if own != nil {
 		p.discard(process)
 	} else {
-		p.emit(process, p.names.domain(r.address), emit)
+		p.emit(process, domain, emit)
 	}
 	p.settle(process)
 	p.expire(at)
@@ -332,7 +318,7 @@ func (p *Log) merge(process *smtpProcess) {
 		r := &process.reports[i]
 		try := process.unreported(r.relay)
 		if try == nil {
-			if process.counted([]byte(r.relay)) || len(process.tries) >= maxTries {
+			if len(process.tries) >= maxTries {
 				continue
 			}
 			process.tries = append(process.tries, smtpTry{kind: tryEstablished, mxHost: p.names.of([]byte(r.relay)), at: r.at})

@@ -160,6 +160,27 @@ func TestInterleaved(t *testing.T) {
 	}
 }
 
+// Where tags are cut at the slash, tlsproxy has the name of smtp: what it says of a
+// handshake still goes to the delivery that failed by it, once.
+func TestCutProxy(t *testing.T) {
+	broken := "SSL_connect error to " + mxA + ":25: lost connection"
+	failed := to("u@a.example", mxA+":25", "Cannot start TLS: handshake failure")
+	for what, log := range map[string][]byte{
+		"tlsproxy": smtpLog("@postfix/tlsproxy[50] "+broken, failed),
+		"smtp":     smtpLog(broken, failed),
+	} {
+		var cut strings.Builder
+		for line := range strings.Lines(string(log)) {
+			cut.WriteString(maillogtest.Forms["rfc5424 of rsyslog"](maillogtest.Cut(t, strings.TrimSuffix(line, "\n"))) + "\n")
+		}
+		for form, text := range map[string]string{"classic": string(log), "cut": cut.String()} {
+			t.Run(what+", "+form, func(t *testing.T) {
+				reads(t, []byte(text), "a.example mx.a.example[192.0.2.1] validation-failure tls-handshake-failure: lost connection")
+			})
+		}
+	}
+}
+
 func sorted(sessions []reporting.Session) (all []string) {
 	for _, s := range sessions {
 		all = append(all, s.Time.Format(time.RFC3339Nano)+" "+short(s)+" "+string(s.Policy.Type)+" "+s.Policy.Domain)

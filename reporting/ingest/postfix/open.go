@@ -102,20 +102,21 @@ type smtpProcess struct {
 
 	// Of the delivery that has been counted: lines of further recipients repeat
 	// what the first one said.
-	queueID messageID
-	first   uint32 // checksum of its first recipient, with whom a new attempt begins
+	queueID shortID
+	domain  string // of its recipients
+	first   uint32 // checksum of the first one, with whom a new attempt begins
 	since   time.Time
 	relays  []string
 }
 
-// messageID is a queue id without the cost of a string for each.
-type messageID struct {
+// shortID is a queue id without the cost of a string for each.
+type shortID struct {
 	n    uint8
 	text [maxQueueID]byte
 }
 
-func (m *messageID) set(id []byte)     { m.n = uint8(copy(m.text[:], id)) }
-func (m *messageID) is(id []byte) bool { return string(m.text[:m.n]) == string(id) }
+func (m *shortID) set(id []byte)     { m.n = uint8(copy(m.text[:], id)) }
+func (m *shortID) is(id []byte) bool { return string(m.text[:m.n]) == string(id) }
 
 func (s *smtpProcess) last() *smtpTry {
 	if len(s.tries) == 0 {
@@ -150,8 +151,8 @@ func (s *smtpProcess) unreported(relay string) *smtpTry {
 	return nil
 }
 
-// own marks what has been tried so far as that of a message.
-func (s *smtpProcess) own(id []byte) {
+// claim marks what has been tried so far as that of a message.
+func (s *smtpProcess) claim(id []byte) {
 	owner := ""
 	for i := range s.tries {
 		if t := &s.tries[i]; t.owner == "" {
@@ -163,17 +164,18 @@ func (s *smtpProcess) own(id []byte) {
 	}
 }
 
-// begin tells a further recipient of a delivery from the first of the next one.
-func (s *smtpProcess) begin(id, recipient []byte, at time.Time) {
+// begin tells a further recipient of a delivery from the first of the next one, which may
+// be of the same message, for another domain, and go to the same host.
+func (s *smtpProcess) begin(id, recipient []byte, domain string, at time.Time) {
 	sum := crc32.Checksum(recipient, castagnoli)
-	further := s.queueID.is(id) && sum != s.first && at.Sub(s.since).Abs() < maxPause
+	further := s.queueID.is(id) && s.domain == domain && sum != s.first && at.Sub(s.since).Abs() < maxPause
 	s.since = at
 	if further {
 		return
 	}
 	s.queueID.set(id)
 	clear(s.relays)
-	s.first, s.relays = sum, s.relays[:0]
+	s.domain, s.first, s.relays = domain, sum, s.relays[:0]
 }
 
 // castagnoli has instructions of its own on most processors.
@@ -285,13 +287,19 @@ func (p *Log) settle(process *smtpProcess) {
 
 // expire forgets, oldest first, processes of which nothing more is to come: those that
 // are not waiting only remember what further recipients would repeat.
+// One that waits holds up no other.
 func (p *Log) expire(now time.Time) {
-	for s := p.open.oldest(); s != nil; s = p.open.oldest() {
-		if last, waiting := s.heard(); now.Sub(last) < maxPause || waiting && now.Sub(last) < maxAge {
+	for s := p.open.oldest(); s != nil; {
+		last, waiting := s.heard()
+		if now.Sub(last) < maxPause {
 			return
 		}
-		p.stats.Dropped += uint64(len(s.tries))
-		p.open.remove(s)
+		next := p.open.next(s)
+		if !waiting || now.Sub(last) >= maxAge {
+			p.stats.Dropped += uint64(len(s.tries))
+			p.open.remove(s)
+		}
+		s = next
 	}
 }
 
@@ -351,11 +359,14 @@ func (o *openTable) touch(s *smtpProcess) {
 	}
 }
 
-func (o *openTable) oldest() *smtpProcess {
-	if o.ends.newer == &o.ends {
+func (o *openTable) oldest() *smtpProcess { return o.next(&o.ends) }
+
+// next is the one that was touched after s; nil behind the newest.
+func (o *openTable) next(s *smtpProcess) *smtpProcess {
+	if s.newer == &o.ends {
 		return nil
 	}
-	return o.ends.newer
+	return s.newer
 }
 
 func (o *openTable) remove(s *smtpProcess) {

@@ -27,22 +27,18 @@ import (
 
 // Log is a [maillog.Reader] of Postfix's log.
 type Log struct {
-	relaxed [][]byte
-	clock   maillog.Clock
-	stats   maillog.Stats
-	open    openTable
-	proxy   proxyNotes
-	own     maillog.OwnMails
-	names   nameCache
+	clock maillog.Clock
+	stats maillog.Stats
+	open  openTable
+	proxy proxyNotes
+	own   maillog.OwnMails
+	names nameCache
 }
 
 // New makes a reader that has read nothing yet.
 func New(o maillog.Options) *Log {
 	o = o.Filled()
 	p := &Log{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
-	for _, name := range o.Relaxed {
-		p.relaxed = append(p.relaxed, []byte(name))
-	}
 	p.open.init()
 	p.own.Forget()
 	return p
@@ -116,6 +112,10 @@ func (p *Log) worthReading(line []byte) bool {
 	return ok && tag[len(tag)-1] != ':'
 }
 
+// relaxed is the transport of contrib/postfix for mail that waives TLS: no session of it
+// is counted (RFC 8689 §4.1).
+const relaxed = "postseal-relaxed"
+
 type program int
 
 const (
@@ -126,16 +126,14 @@ const (
 
 // program says who wrote the line. syslog_name and the names of transports may be
 // anything: postfix/smtp, postfix-out/smtp, postfix/relay/smtp. Where the tag was cut
-// at its first slash, the text alone must tell: no other program of Postfix writes
-// the lines that count, lmtp(8) with TLS aside.
+// at its first slash, the text alone must tell: but for lmtp(8) with TLS and tlsproxy(8)
+// nothing in a mail log writes the lines that count.
 func (p *Log) program(e *maillog.Entry) program {
 	rest, part := e.Tag, []byte(nil)
 	for found := true; found; {
 		part, rest, found = bytes.Cut(rest, []byte("/"))
-		for _, name := range p.relaxed {
-			if bytes.Equal(part, name) {
-				return programOther
-			}
+		if string(part) == relaxed {
+			return programOther
 		}
 	}
 	switch {
@@ -164,6 +162,9 @@ func (p *Log) smtp(e *maillog.Entry, emit func(reporting.Session)) {
 	}
 	switch {
 	case bytes.HasPrefix(text, []byte("SSL_connect error to ")):
+		if e.Cut { // tlsproxy's, perhaps
+			p.tlsproxy(e)
+		}
 		p.broken(e, text[len("SSL_connect error to "):])
 	case bytes.HasPrefix(text, []byte("warning: ")):
 		p.warning(e, text[len("warning: "):])

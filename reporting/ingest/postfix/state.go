@@ -8,7 +8,7 @@ import (
 )
 
 // stateVersion names the layout below, which has no other description.
-const stateVersion = 2
+const stateVersion = 3
 
 // AppendState is that of [maillog.Reader].
 func (p *Log) AppendState(dst []byte) []byte {
@@ -91,6 +91,7 @@ func (t *smtpTry) append(w *maillog.StateWriter) {
 func (s *smtpProcess) append(w *maillog.StateWriter) {
 	w.Text(s.key)
 	w.Text(string(s.queueID.text[:s.queueID.n]))
+	w.Text(s.domain)
 	w.Uint(uint64(s.first))
 	w.Time(s.since)
 	w.Uint(uint64(len(s.relays)))
@@ -144,7 +145,7 @@ func readProcess(r *maillog.StateReader, open *openTable) {
 	}
 	s := open.get([]byte(key))
 	s.queueID.set([]byte(r.Text()))
-	s.first, s.since = uint32(r.Uint()), r.Time()
+	s.domain, s.first, s.since = r.Text(), uint32(r.Uint()), r.Time()
 	for range r.Count(maxTries) {
 		s.relays = append(s.relays, r.Text())
 	}

@@ -156,7 +156,7 @@ func cutArgument(b []byte) (arg, rest []byte, ok bool) {
 	quoted := false
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
-		case quoted && c == '\\':
+		case c == '\\':
 			i++
 		case c == '"':
 			quoted = !quoted
@@ -266,7 +266,7 @@ func cutRecipients(b []byte) (first, rest []byte, ok bool) {
 	quoted, end := false, 0
 	for i := 0; i < len(b); i++ {
 		switch c := b[i]; {
-		case quoted && c == '\\':
+		case c == '\\':
 			i++
 		case c == '"':
 			quoted = !quoted

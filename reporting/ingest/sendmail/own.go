@@ -46,8 +46,8 @@ func readMessageID(b []byte) (id []byte, recipients int) {
 	_, b, _ = bytes.Cut(b, []byte(", nrcpts="))
 	n, b, _ := bytes.Cut(b, []byte(", msgid="))
 	id, _, _ = bytes.Cut(b, []byte(", "))
-	recipients, _ = strconv.Atoi(string(n[:min(len(n), 6)]))
-	return id, recipients
+	count, _ := strconv.ParseUint(string(n[:min(len(n), 4)]), 10, 0)
+	return id, int(count)
 }
 
 // tell reports whether a delivery is that of a message of ours, and says what became of it. The
@@ -97,7 +97,7 @@ func cutAddress(list []byte) (address, rest []byte) {
 	quoted, end := false, len(list)
 	for i := 0; i < len(list) && end == len(list); i++ {
 		switch c := list[i]; {
-		case quoted && c == '\\':
+		case c == '\\':
 			i++
 		case c == '"':
 			quoted = !quoted

@@ -36,6 +36,8 @@ func TestOwn(t *testing.T) {
 			"Nov 22 03:12:18 mta sendmail[25728]: 6AM3CHab025728: to=u@a.example, ctladdr=postseal (999/999), delay=00:00:01, xdelay=00:00:00, mailer=relay, pri=30084, relay=[127.0.0.1] [127.0.0.1], dsn=2.0.0, stat=Sent (6AM3CIox025729 Message accepted for delivery)",
 			received, verified, smtpSent},
 			1, []string{"sent u@a.example Sent (6AM3CIox025729 Message accepted for delivery)", "sent u@a.example Sent (queued)"}},
+		{"more recipients than can be, by the sender's choice", []string{strings.Replace(received, "nrcpts=1", "nrcpts=99999999", 1), verified, smtpSent}, 1, []string{"sent u@a.example Sent (queued)"}},
+		{"less than none", []string{strings.Replace(received, "nrcpts=1", "nrcpts=-3", 1), verified, smtpSent}, 1, []string{"sent u@a.example Sent (queued)"}},
 		{"queued is nothing yet", []string{received, smtpTo + "0.0.0, stat=queued", verified, smtpSent}, 1, []string{"sent u@a.example Sent (queued)"}},
 		{"the queue id of another host", []string{strings.Replace(received, " mta ", " mtb ", 1), verified, smtpSent}, 0, []string{good}},
 		{"the Message-ID of another site", []string{strings.Replace(received, "mta.example.org>, proto", "mta.example.net>, proto", 1), verified, smtpSent}, 0, []string{good}},

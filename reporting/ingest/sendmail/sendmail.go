@@ -53,7 +53,6 @@ type verdict struct {
 
 // Log is a [maillog.Reader] of Sendmail's log.
 type Log struct {
-	skip   []string
 	clock  maillog.Clock
 	stats  maillog.Stats
 	open   maillog.Table[process]
@@ -100,9 +99,6 @@ type counted struct {
 func New(o maillog.Options) *Log {
 	o = o.Filled()
 	s := &Log{clock: maillog.Clock{Location: o.Location, Now: o.Now}, own: maillog.OwnMails{Is: o.Own, Told: o.Delivered}}
-	// submission to the own server, smart hosts, which are not the recipient's, and
-	// what is not SMTP; LMTP has the name of what it is for
-	s.skip = append(append(s.skip, o.Relaxed...), "relay", "local", "lmtp", "prog", "*file*", "*include*", "procmail", "cyrus", "cyrusv2", "uucp", "usenet", "fax", "discard", "error")
 	s.init()
 	return s
 }
@@ -319,7 +315,7 @@ func (s *Log) delivery(e *maillog.Entry, id, text []byte, emit func(reporting.Se
 	})
 	own := s.tell(e, id, &to, at)
 	switch {
-	case s.skips(&to):
+	case skips(&to):
 	case to.domain == "" && !own:
 		s.stats.Dropped += uint64(len(p.tries))
 	default:
@@ -333,14 +329,18 @@ func (s *Log) delivery(e *maillog.Entry, id, text []byte, emit func(reporting.Se
 			s.counted(e.Key, &p.tries[i], at)
 		}
 	}
-	*p = process{hosts: p.hosts}
+	*p = process{}
 	s.settle(slot)
 	s.expire(at)
 }
 
+// notCounted are mailers of submission to the own server, of smart hosts, which are not
+// the recipient's, and of what is not SMTP; LMTP has the name of what it is for.
+var notCounted = []string{"relay", "local", "lmtp", "prog", "*file*", "*include*", "procmail", "cyrus", "cyrusv2", "uucp", "usenet", "fax", "discard", "error"}
+
 // skips: not every delivery goes to an MX host of the recipient's domain.
-func (s *Log) skips(to *toLine) bool {
-	return slices.Contains(s.skip, to.mailer) || strings.HasPrefix(to.mailer, "postseal") || filterAddress(to.ip)
+func skips(to *toLine) bool {
+	return slices.Contains(notCounted, to.mailer) || strings.HasPrefix(to.mailer, "postseal") || filterAddress(to.ip)
 }
 
 // filterAddress reports whether an address is where filters of the same host listen: ::1
