@@ -358,6 +358,15 @@ func TestSharedHost(t *testing.T) {
 	reads(t, smtpLog(good("a.example"), to("u@a.example", mxA+":25", "250 ok"), good("a.example"), to("v@a.example", mxA+":25", "250 ok")), a, a)
 }
 
+// What was said of one host, or by one host, is no other's.
+func TestOthers(t *testing.T) {
+	reads(t, smtpLog("certificate verification failed for "+mxA+":25: self-signed certificate", upA2, to("u@a.example", mxA2+":25", "Server certificate not verified")),
+		"a.example mx2.a.example[192.0.2.2] validation-failure certificate not verified")
+	log := string(smtpLog("@postfix/tlsproxy[50] SSL_connect error to "+mxA+":25: lost connection", to("u@a.example", mxA+":25", "Cannot start TLS: handshake failure")))
+	reads(t, []byte(log), "a.example mx.a.example[192.0.2.1] validation-failure tls-handshake-failure: lost connection")
+	reads(t, []byte(strings.Replace(log, "mta37", "mta38", 1)))
+}
+
 // A process that is never heard of again keeps no others from being forgotten.
 func TestStuckProcess(t *testing.T) {
 	size := func(first string) int {

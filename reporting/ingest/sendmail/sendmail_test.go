@@ -75,6 +75,9 @@ func TestForms(t *testing.T) {
 		{"RPT-024 a connection that was kept open is not good enough for the next message", []string{
 			verified, smtpSent, rcpt + "450 4.7.0 <v@b.example>... mx.a.example not listed in SANs", deferred + "x",
 		}, []string{good}},
+		{"RPT-024 by then no connection was open any more", []string{
+			verified, smtpSent, strings.Replace(rcpt, "03:12", "03:30", 1) + "450 4.7.0 <v@b.example>... mx.a.example not listed in SANs", strings.Replace(deferred, "03:12", "03:30", 1) + "x",
+		}, []string{good, good + " sts:a.example certificate-host-mismatch"}},
 		{"one process, two messages, two connections", []string{verified, smtpSent, verified, smtpSent}, []string{good, good}},
 		{"the first host is left without a word", []string{verified, other(verified), other(smtpSent)}, []string{"a.example mx.a.example", "a.example mx2.a.example 192.0.2.2"}},
 		{"IPv6", []string{verified, strings.Replace(smtpSent, "[192.0.2.1]", "[IPv6:2001:db8:203:0:0:0:0:11]", 1)}, []string{"a.example mx.a.example 2001:db8:203::11"}},
