@@ -14,7 +14,8 @@ import (
 // failure says why it must not even be contacted; its stage is [StagePolicy].
 //
 // Host by host, DANE goes first (RFC 8461 §2): a host with usable TLSA records must
-// satisfy them, and MTA-STS neither rescues it nor is needed besides. A host
+// satisfy them, and MTA-STS neither rescues it nor is needed besides, if the MX answer
+// is proven. A host
 // whose lookup failed is never taken for one without DANE (RFC 7672 §2.1.2). All
 // others are for MTA-STS, if it is enforced. REQUIRETLS adds its own conditions and
 // takes nothing away (RFC 8689 §4.2.1), but for bounces, which travel without it
@@ -62,8 +63,7 @@ func (r *rule) normal() (Demand, *Failure) {
 	case dane.Broken:
 		return r.broken()
 	case dane.Usable:
-		// Behind an insecure MX answer too, as Postfix does by default.
-		return r.yes(DANE)
+		return r.usable()
 	case dane.Insecure:
 		if r.d.Level == policy.LevelDANEOnly {
 			// The decision is from before a restart, the plan is not. Whoever
@@ -75,6 +75,16 @@ func (r *rule) normal() (Demand, *Failure) {
 		return r.sts()
 	}
 	return r.unauthenticated()
+}
+
+// usable is for hosts with TLSA records that can be used: behind an insecure MX answer
+// too, as Postfix does by default. But who forges that answer can name a host of his own
+// with records of his own, so an enforced policy must list the host then (RFC 8461 §4).
+func (r *rule) usable() (Demand, *Failure) {
+	if r.enforced() && !r.p.MXSecure && !r.p.Fixed && !r.d.STS.Match(r.h.Name) {
+		return r.sts()
+	}
+	return r.yes(DANE)
 }
 
 // unauthenticated is for hosts that can not be authenticated by DANE. TLSA records
@@ -142,7 +152,7 @@ func (r *rule) relaxed() (Demand, *Failure) {
 		return r.override(o.Level)
 	case o != nil && o.Action == policy.Pin && r.enforced():
 		if r.h.State == dane.Usable { // as without the header: DANE before the pinned policy
-			return r.yes(DANE)
+			return r.usable()
 		}
 		return r.sts()
 	}

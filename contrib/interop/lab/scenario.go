@@ -11,6 +11,7 @@ type scenario struct {
 	zone   zone
 	mx     []mx   // mx1.DOMAIN, mx2.DOMAIN, … in the order of their preference
 	shares string // the MX hosts are those of this scenario, which has the same zone and mx; "": its own
+	forged bool   // but for the zone, which is signed: the MX record is a stranger's, who names a host of his own
 	sts    *sts
 	badMX  bool    // the signature of the MX records is broken
 	answer string  // how the daemon's reply to Postfix begins; {D} is the domain
@@ -97,6 +98,9 @@ func (s scenario) host(i int) string {
 	domain := s.domain()
 	if s.shares != "" {
 		domain = s.shares + "." + string(s.zone)
+	}
+	if s.forged {
+		domain = s.shares + "." + string(signed)
 	}
 	return fmt.Sprintf("mx%d.%s", i+1, domain)
 }

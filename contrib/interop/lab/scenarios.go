@@ -39,6 +39,7 @@ var scenarios = []scenario{
 	{name: "sts-failover", zone: plain, mx: []mx{{cert: expired}, {cert: good}}, sts: enforce(), answer: "OK secure", want: sentOver("Verified")},
 	{name: "sts-handshake", zone: plain, mx: []mx{{cert: broken}}, sts: enforce(), answer: "OK secure", want: refused("Cannot start TLS: handshake failure")},
 	{name: "sts-shared", zone: plain, mx: []mx{{cert: selfSigned}}, shares: "none-selfsigned", sts: enforce(), answer: "OK secure", want: refused("self-signed certificate")},
+	{name: "sts-forged", zone: plain, mx: []mx{{cert: selfSigned, tlsa: ee}}, shares: "dane", forged: true, sts: enforce("mx1.{D}"), answer: "OK secure match=mx1.{D}", want: held("not in the MTA-STS policy")},
 	{name: "sts-testing", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "testing"}, answer: "NOTFOUND", want: sentOver("Untrusted")},
 	{name: "testing-good", zone: plain, mx: []mx{{cert: good}}, sts: &sts{mode: "testing"}, answer: "NOTFOUND", want: sentOver("Trusted")},
 	{name: "testing-foreign-mx", zone: plain, mx: []mx{{cert: good}}, sts: &sts{mode: "testing", mx: []string{"listed.{D}"}}, answer: "NOTFOUND", want: sentOver("Trusted")},

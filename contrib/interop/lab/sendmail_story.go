@@ -86,6 +86,7 @@ func sendmailChapters(dane bool) []chapter {
 			{local: "m", scenario: "mixed", status: "sent", via: "postseal", wire: encrypted},
 			{local: "m", scenario: "mixed-pkix", status: "sent", via: "postseal", wire: encrypted},
 			{local: "m", scenario: "mixed-dane", status: "sent", via: "postseal", wire: encrypted},
+			{local: "m", scenario: "sts-forged", status: "deferred", via: "postseal", log: "not in the MTA-STS policy"},
 			{local: "m", scenario: "mixed-broken", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx[12].mixed-broken"},
 		}},
 		// One message, five domains, of which one is local: each recipient has a result of
