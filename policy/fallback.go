@@ -14,9 +14,28 @@ type Fallback struct {
 	STS      bool // MTA-STS enforce
 	Unusable bool // TLSA records of which none is usable, whether MTA-STS is enforced besides or not
 
+	// Sendmail says that the mail server is one. It leaves MTA-STS out where there are
+	// TLSA records, usable or not, and compares no more of a policy's list than
+	// [SendmailMatch]; such destinations are taken under any enforced policy.
+	Sendmail bool
+
 	// Domains are taken whatever they publish, Local never: each a domain, or
 	// ".example.org" for all names below one. In A-labels and lower case.
 	Domains, Local []string
+}
+
+// SendmailMatch is how many bytes Sendmail can compare of the list of a policy's MX
+// hosts, "mx1.example.org:.example.org": its regex map cuts at 255 (MAXNAME, map.c), in
+// the midst of a name.
+const SendmailMatch = 250
+
+// LongMatch reports whether a policy lists more than [SendmailMatch].
+func LongMatch(mx []string) bool {
+	n := 0
+	for _, pattern := range mx {
+		n += len(pattern) + 1
+	}
+	return n > SendmailMatch
 }
 
 // Takes reports whether mail for the destination of d goes to the fallback. Where
@@ -31,6 +50,9 @@ func (f *Fallback) Takes(d *Decision) bool {
 	}
 	switch d.Level {
 	case LevelSTS:
+		if f.Sendmail && (d.DANE == dane.ClassPartial || d.DANE == dane.ClassUnusable || d.STS != nil && LongMatch(d.STS.MX)) {
+			return true
+		}
 		return f.STS || f.Mixed && d.DANE == dane.ClassPartial || f.Unusable && d.DANE == dane.ClassUnusable
 	case LevelDANE, LevelDANEOnly:
 		return f.DANE || f.Unusable && d.DANE == dane.ClassUnusable

@@ -1,11 +1,22 @@
 package policy_test
 
 import (
+	"strings"
 	"testing"
 
 	"postseal/policy"
 	"postseal/policy/dane"
+	"postseal/policy/mtasts"
 )
+
+// listing puts a policy with n patterns of 49 bytes into a decision: 50 with their colon.
+func listing(d *policy.Decision, n int) *policy.Decision {
+	d.STS = &mtasts.Policy{Mode: mtasts.Enforce}
+	for range n {
+		d.STS.MX = append(d.STS.MX, strings.Repeat("x", 41)+".example")
+	}
+	return d
+}
 
 func TestFallback(t *testing.T) {
 	at := func(domain string, level policy.Level, class dane.Class) *policy.Decision {
@@ -31,6 +42,13 @@ func TestFallback(t *testing.T) {
 		{"unusable, and MTA-STS", &policy.Fallback{Unusable: true}, at("a.example", policy.LevelSTS, dane.ClassUnusable), true},
 		{"unusable, but usable, and MTA-STS", &policy.Fallback{Unusable: true}, at("a.example", policy.LevelSTS, dane.ClassPartial), false},
 		{"unusable, but usable", &policy.Fallback{Unusable: true}, at("a.example", policy.LevelDANE, dane.ClassPartial), false},
+		{"Sendmail, TLSA at some hosts", &policy.Fallback{Sendmail: true}, at("a.example", policy.LevelSTS, dane.ClassPartial), true},
+		{"Sendmail, TLSA that nobody can use", &policy.Fallback{Sendmail: true}, at("a.example", policy.LevelSTS, dane.ClassUnusable), true},
+		{"Sendmail, no TLSA", &policy.Fallback{Sendmail: true}, at("a.example", policy.LevelSTS, dane.ClassNone), false},
+		{"Sendmail, no enforce", &policy.Fallback{Sendmail: true}, at("a.example", policy.LevelDANE, dane.ClassUnusable), false},
+		{"Sendmail, a long list", &policy.Fallback{Sendmail: true}, listing(at("a.example", policy.LevelSTS, dane.ClassNone), 5), false},
+		{"Sendmail, a list that is too long", &policy.Fallback{Sendmail: true}, listing(at("a.example", policy.LevelSTS, dane.ClassNone), 6), true},
+		{"a list that is too long for Sendmail", &policy.Fallback{Mixed: true}, listing(at("a.example", policy.LevelSTS, dane.ClassNone), 6), false},
 		{"no requirement", &all, at("a.example", policy.LevelNone, dane.ClassNone), false},
 		{"cannot be told", &all, at("a.example", policy.LevelTemp, dane.ClassBroken), false},
 		{"exempted", &all, at("a.example", policy.LevelMay, dane.ClassFull), false},

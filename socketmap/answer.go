@@ -89,6 +89,9 @@ func appendSTS(dst []byte, d *policy.Decision, to dialect) (_ []byte, cut bool) 
 	if d.STS == nil {
 		return appendTemp(dst, "no MX host is known of the MTA-STS policy for "+domain), false
 	}
+	if to == sendmail && policy.LongMatch(d.STS.MX) {
+		return appendTemp(dst, "Sendmail cannot compare as many MX hosts as the MTA-STS policy lists, so mail must go through the delivery fallback: "+domain), false
+	}
 	dst, found := appendMatch(append(dst, "OK secure match="...), d.STS.MX)
 	if !found { // an empty list would mean the next hop's own name
 		return appendTemp(dst[:start], "no MX host can be used of the MTA-STS policy for "+domain), false

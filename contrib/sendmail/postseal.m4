@@ -42,6 +42,11 @@ dnl # Whom to believe. Without it every certificate fails, and with it all mail 
 dnl # domains with an MTA-STS policy. Sendmail reads neither if one is missing.
 ifdef(`confCACERT', `', `define(`confCACERT', `/etc/ssl/certs/ca-certificates.crt')')dnl
 ifdef(`confCACERT_PATH', `', `define(`confCACERT_PATH', `/etc/ssl/certs')')dnl
+dnl # No connection waits for the next message, and each has a process of its own. The
+dnl # names in a certificate are known of the last handshake only, and a host that was no
+dnl # good for one domain would be left out for all others.
+define(`confMCI_CACHE_SIZE', `0')dnl
+define(`confSEPARATE_PROC', `True')dnl
 dnl # What TLS reports are counted from ([[reporting.log]], format = "sendmail"): 9, the
 dnl # default, logs that a certificate failed; 12 also why.
 define(`confLOG_LEVEL', `12')dnl

@@ -12,6 +12,8 @@ Mpostseal-relaxed,	P=[IPC], F=mDFMuXzk, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP/H
 		T=DNS/RFC822/SMTP, A=TCP [POSTSEAL_HOST] POSTSEAL_RELAXED_PORT
 
 LOCAL_CONFIG
+dnl # Which rules these are: "postseal doctor" looks for it.
+D{postseal_rules}2
 dnl # Fills the class {cert_altnames}, which the rules below need.
 O SetCertAltnames=true
 dnl # Takes "mx.example:.example" out of "match=mx.example:.example".
@@ -40,15 +42,19 @@ dnl # a policy went out unverified. Wildcard certificates never match. And a ref
 dnl # RCPT bounces the mail, instead of deferring it, if the message has another
 dnl # recipient that was bounced. So everything is judged here (RFC 8461 section 4): for
 dnl # the first recipient as soon as TLS is up, where a refusal always defers, and then
-dnl # for each. The price: after such a refusal a queue run leaves out other mail for the
-dnl # same MX host, which define(`confSEPARATE_PROC', `true') prevents.
+dnl # for each. Rules of your own for these two stand below this include. Where Sendmail
+dnl # breaks off, with an answer that is too long for instance, there is no OK, and mail waits.
 LOCAL_TLS_SERVER
-R$*			$: $>Postseal_sts $&{rcpt_addr}
-R$# $*			$# $1
+R$*			$: $1 $| $>Postseal_sts $&{rcpt_addr}
+R$* $| $# $*		$# $2
+R$* $| OK		$: $1
+R$* $| $*		$#error $@ 4.7.0 $: "450 STS rules failed"
 
 LOCAL_TLS_RCPT
-R$*			$: $>Postseal_sts $1
-R$# $*			$# $1
+R$*			$: $1 $| $>Postseal_sts $1
+R$* $| $# $*		$# $2
+R$* $| OK		$: $1
+R$* $| $*		$#error $@ 4.7.0 $: "450 STS rules failed"
 
 dnl # The argument is a recipient. Without {rcpt_addr} MTA-STS is off, as above. Of the
 dnl # rulesets that are called here only those are not our own that no version of Sendmail
@@ -62,13 +68,15 @@ R< $+ . >		$: < $1 >
 R< $+ >			$: < $(sts $1 $: $) >
 R< $* <TMPF> >		$#error $@ 4.7.0 $: "450 STS lookup temp fail"
 R< secure $* >		$: $1 $| verify $&{verify}
-dnl # TRUSTED is DANE, in 8.18 and later, which MTA-STS never overrides.
-R$* $| verify TRUSTED	$@ OK
+dnl # TRUSTED is DANE, in 8.18 and later. Recipients that are under it have no {rcpt_addr};
+dnl # this is one who is not, and a session of another.
+R$* $| verify TRUSTED	$: $1 $| NAMED
 R$* $| verify OK	$: $1 $| $>Postseal_name $&{server_name}
-R$* $| verify $*	$@ $>TLS_connection $2 $| <TEMP+VERIFY:128>
+R$* $| verify $*	$: $1 $| $>TLS_connection $2 $| <TEMP+VERIFY:128>
 R$* $| $# $*		$# $2
 R$* servername=hostname $| NAMED	$: $1 $| NAMED
 R$* $| NAMED		$@ $>Postseal_listed $(postseal_match $1 $: : $)
+R$* $| $*		$@ FAILED
 R$*			$@ OK			there is no policy
 
 dnl # Is the MX host a name of its certificate, or is a wildcard for its first label?

@@ -74,6 +74,9 @@ func (a *authority) issue(host string, kind cert) (tls.Certificate, error) {
 		template.NotAfter = time.Now().Add(-time.Hour)
 	case wrongName:
 		template.Subject.CommonName, template.DNSNames = "other.invalid", []string{"other.invalid"}
+	case borrowed:
+		template.DNSNames = []string{byName("sts-wrongname").host(0)}
+		fallthrough
 	case selfSigned:
 		parent, signer = template, key
 	}
@@ -82,7 +85,7 @@ func (a *authority) issue(host string, kind cert) (tls.Certificate, error) {
 		return tls.Certificate{}, fmt.Errorf("certificate of %s: %w", host, err)
 	}
 	chain := [][]byte{der}
-	if kind != selfSigned {
+	if parent == a.cert {
 		chain = append(chain, a.cert.Raw) // DANE-TA wants the authority in the chain (RFC 7672 §3.1.2)
 	}
 	leaf, err := x509.ParseCertificate(der)

@@ -40,6 +40,7 @@ const (
 	good       cert = "good"
 	expired    cert = "expired"
 	selfSigned cert = "self-signed"
+	borrowed   cert = "self-signed, with the name of another host" // that of sts-wrongname
 	wrongName  cert = "wrong name"
 	noTLS      cert = "no STARTTLS"
 	broken     cert = "hangs up on STARTTLS"

@@ -1,5 +1,10 @@
 package main
 
+import (
+	"fmt"
+	"strings"
+)
+
 // scenarios is the table of destination domains. A new one is one line here:
 // its zone, certificates, policy and SMTP servers are made from it, and mail is
 // sent to it through every Postfix.
@@ -7,6 +12,8 @@ var scenarios = []scenario{
 	// Nothing is published: mail goes as it went before.
 	{name: "none", zone: plain, mx: []mx{{cert: good}}, answer: "NOTFOUND", want: sentOver("Trusted")},
 	{name: "none-selfsigned", zone: plain, mx: []mx{{cert: selfSigned}}, answer: "NOTFOUND", want: sentOver("Untrusted")},
+	{name: "none-wrongname", zone: plain, mx: []mx{{cert: wrongName}}, shares: "sts-wrongname", answer: "NOTFOUND", want: sentOver("Trusted")},
+	{name: "none-borrowed", zone: plain, mx: []mx{{cert: borrowed}}, answer: "NOTFOUND", want: sentOver("Untrusted")},
 	{name: "none-plaintext", zone: plain, mx: []mx{{cert: noTLS}}, answer: "NOTFOUND", want: sentOver("plaintext")},
 	{name: "none-signed", zone: signed, mx: []mx{{cert: good}}, answer: "NOTFOUND", want: sentOver("Trusted")},
 
@@ -39,6 +46,9 @@ var scenarios = []scenario{
 	{name: "sts-failover", zone: plain, mx: []mx{{cert: expired}, {cert: good}}, sts: enforce(), answer: "OK secure", want: sentOver("Verified")},
 	{name: "sts-handshake", zone: plain, mx: []mx{{cert: broken}}, sts: enforce(), answer: "OK secure", want: refused("Cannot start TLS: handshake failure")},
 	{name: "sts-shared", zone: plain, mx: []mx{{cert: selfSigned}}, shares: "none-selfsigned", sts: enforce(), answer: "OK secure", want: refused("self-signed certificate")},
+	{name: "sts-long", zone: plain, mx: []mx{{cert: good}}, sts: enforce(append(others(20), "mx1.{D}")...), answer: "OK secure match=mx1.other.test:", want: sentOver("Verified")},
+	{name: "sts-endless", zone: plain, mx: []mx{{cert: noTLS}}, sts: enforce(others(60)...), answer: "OK secure match=mx1.other.test:",
+		want: held("does not match STS MX pattern"), old: refused("TLS is required, but was not offered")},
 	{name: "sts-forged", zone: plain, mx: []mx{{cert: selfSigned, tlsa: ee}}, shares: "dane", forged: true, sts: enforce("mx1.{D}"), answer: "OK secure match=mx1.{D}", want: held("not in the MTA-STS policy")},
 	{name: "sts-testing", zone: plain, mx: []mx{{cert: selfSigned}}, sts: &sts{mode: "testing"}, answer: "NOTFOUND", want: sentOver("Untrusted")},
 	{name: "testing-good", zone: plain, mx: []mx{{cert: good}}, sts: &sts{mode: "testing"}, answer: "NOTFOUND", want: sentOver("Trusted")},
@@ -50,6 +60,7 @@ var scenarios = []scenario{
 	{name: "both", zone: signed, mx: []mx{{cert: selfSigned, tlsa: ee}}, sts: enforce(), answer: "OK dane-only", want: sentOver("Verified")},
 	{name: "both-mismatch", zone: signed, mx: []mx{{cert: good, tlsa: mismatch}}, sts: enforce(), answer: "OK dane-only", want: refused(tlsaMismatch)},
 	{name: "both-partial", zone: signed, mx: []mx{{cert: good, tlsa: ee}, {cert: good}}, sts: enforce(), answer: "OK secure match=mx1.{D}:mx2.{D} servername=hostname", want: sentOver("fallback")},
+	{name: "unusable-selfsigned", zone: signed, mx: []mx{{cert: selfSigned, tlsa: unusable}}, sts: enforce(), answer: "OK secure", want: refused("self-signed certificate")},
 	{name: "both-unusable", zone: signed, mx: []mx{{cert: good, tlsa: unusable}}, sts: enforce(), answer: "OK secure", want: sentOver("Verified")},
 
 	// Domains that offer REQUIRETLS, or fail it in each of its ways (RFC 8689 §4.2.1).
@@ -93,6 +104,14 @@ const ourWords = `temporary error: .*TLSA.*`
 
 // enforce is a policy for the given patterns, or for all MX hosts.
 func enforce(patterns ...string) *sts { return &sts{mode: "enforce", mx: patterns} }
+
+// others are MX hosts that do not exist, 20 of which are more than Sendmail can compare.
+func others(n int) (hosts []string) {
+	for i := range n {
+		hosts = append(hosts, fmt.Sprintf("mx%d.other.test", i+1)+strings.Repeat(".other", i%2))
+	}
+	return hosts
+}
 
 // byName returns a row of the table.
 func byName(name string) scenario {

@@ -29,7 +29,7 @@ func (l *lab) sendmail(ctx context.Context) error {
 			}
 		}
 	}
-	for _, tell := range []func(context.Context, *other) error{l.sendmailShared, l.sendmailVirtual, l.sendmailTable, l.lostReply, l.sendmailDown} {
+	for _, tell := range []func(context.Context, *other) error{l.sendmailShared, l.sendmailBorrowed, l.sendmailVirtual, l.sendmailTable, l.lostReply, l.sendmailDown} {
 		if err := tell(ctx, o); err != nil {
 			return err
 		}
@@ -78,7 +78,7 @@ func sendmailChapters(dane bool) []chapter {
 			{local: "m", scenario: "sts-selfsigned", status: "deferred", via: "esmtp", log: "(403|454) 4.7.0 authentication failed"},
 			{local: "m", scenario: "sts-wrongname", status: "deferred", via: "esmtp", log: "450 4.7.0 .* not listed in SANs"},
 			{local: "m", scenario: "sts-nostarttls", status: "deferred", via: "esmtp", log: "(403|454) 4.7.0 other side does not support STARTTLS"},
-			{local: "m", scenario: "sts-foreign-mx", status: "deferred", via: "esmtp", log: "450 4.7.0 .* not found in"},
+			{local: "m", scenario: "sts-foreign-mx", status: "deferred", via: "esmtp", log: "450 4.7.0 .* not found in MX list($| reject)"},
 			{local: user, status: "sent", via: "local"},
 		}},
 		{name: "dane", fates: pinned},
@@ -86,6 +86,10 @@ func sendmailChapters(dane bool) []chapter {
 			{local: "m", scenario: "mixed", status: "sent", via: "postseal", wire: encrypted},
 			{local: "m", scenario: "mixed-pkix", status: "sent", via: "postseal", wire: encrypted},
 			{local: "m", scenario: "mixed-dane", status: "sent", via: "postseal", wire: encrypted},
+			{local: "m", scenario: "sts-long", status: "sent", via: "postseal", wire: encrypted},
+			{local: "m", scenario: "sts-endless", status: "deferred", via: "postseal", log: "not in the MTA-STS policy"},
+			{local: "m", scenario: "both-unusable", status: "sent", via: "postseal", wire: encrypted},
+			{local: "m", scenario: "unusable-selfsigned", status: "deferred", via: "postseal", log: "self-signed|not trusted|unknown authority"},
 			{local: "m", scenario: "sts-forged", status: "deferred", via: "postseal", log: "not in the MTA-STS policy"},
 			{local: "m", scenario: "mixed-broken", status: "deferred", via: "postseal", log: "4[0-9]{2} 4.* mx[12].mixed-broken"},
 		}},
@@ -128,20 +132,21 @@ func sendmailChapters(dane bool) []chapter {
 
 // sendmailShared: two domains share an MX host, whose certificate satisfies the one
 // without a policy only. Sendmail before 8.18.2 would send the other's mail down the
-// connection that it has open for the first.
+// connection that it has open for the first; and what has been refused for the other must
+// not keep back what goes by no policy.
 func (l *lab) sendmailShared(ctx context.Context, o *other) error {
 	open := fate{local: "once", scenario: "none-selfsigned", status: "deferred", via: "esmtp", log: "4.2.1"}
 	strict := fate{local: "m", scenario: "sts-shared", status: "deferred", via: "esmtp"}
-	first, err := l.follow(ctx, o, "shared", mail{}, []fate{open})
-	if err != nil {
-		return err
-	}
 	last := mail{body: strings.Repeat("the longer of two messages goes last\r\n", 50)}
-	second, err := l.follow(ctx, o, "shared", last, []fate{strict})
+	first, err := l.follow(ctx, o, "shared", last, []fate{open})
 	if err != nil {
 		return err
 	}
-	err = o.retry(ctx, first[0]) // both in one queue run, over one connection
+	second, err := l.follow(ctx, o, "shared", mail{}, []fate{strict})
+	if err != nil {
+		return err
+	}
+	err = o.retry(ctx, first[0]) // both in one queue run, the refused one first
 	l.expectNo(err, o.name+" shared", "queue run: "+first[0]+" sent")
 	a, err := o.after(ctx, second[0], 1)
 	if err != nil {
@@ -155,6 +160,36 @@ func (l *lab) sendmailShared(ctx context.Context, o *other) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// sendmailBorrowed: one queue run meets a host without a policy, then one that shows the
+// names of the first in a certificate of its own making, and then the first again, for a
+// domain with a policy. Sendmail keeps the names of the last handshake only.
+func (l *lab) sendmailBorrowed(ctx context.Context, o *other) error {
+	const line = "the longer of three messages goes last\r\n"
+	open := func(scenario string) []fate {
+		return []fate{{local: "once", scenario: scenario, status: "deferred", via: "esmtp", log: "4.2.1"}}
+	}
+	strict := fate{local: "m", scenario: "sts-wrongname", status: "deferred", via: "esmtp"}
+	if _, err := l.follow(ctx, o, "borrowed", mail{}, open("none-wrongname")); err != nil {
+		return err
+	}
+	other, err := l.follow(ctx, o, "borrowed", mail{body: strings.Repeat(line, 50)}, open("none-borrowed"))
+	if err != nil {
+		return err
+	}
+	last, err := l.follow(ctx, o, "borrowed", mail{body: strings.Repeat(line, 150)}, []fate{strict})
+	if err != nil {
+		return err
+	}
+	l.expectNo(o.retry(ctx, other[0]), o.name+" borrowed", "queue run: "+other[0]+" sent")
+	a, err := o.after(ctx, last[0], 1)
+	if err != nil {
+		return err
+	}
+	seen, problems := l.met(o, a, strict)
+	l.report.add(nil, o.name+" borrowed", "queue run: "+strict.String(), seen, problems)
 	return nil
 }
 

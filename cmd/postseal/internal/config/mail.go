@@ -242,9 +242,10 @@ func (c *Config) Delivers() bool {
 }
 
 // Fallback is delivery.for: what the fallback takes over from the mail server.
-// The reason dane counts only where the host has no DANE of its own.
+// The reason dane counts only where the host has no DANE of its own; that tags go to
+// the recipients tells that the mail server is Sendmail.
 func (c *Config) Fallback() *policy.Fallback {
-	f := &policy.Fallback{Local: canonicalList(c.Delivery.LocalDomains)}
+	f := &policy.Fallback{Local: canonicalList(c.Delivery.LocalDomains), Sendmail: c.Milter.Route == "recipient"}
 	for _, word := range c.Delivery.For {
 		switch word {
 		case forMixed:

@@ -1,11 +1,13 @@
 package doctor_test
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"postseal/cmd/postseal/internal/doctor"
+	"postseal/contrib/sendmail"
 )
 
 // newExim is Exim 4.96 of Debian beside postseal, as exim -bP config prints it.
@@ -79,6 +81,7 @@ func newSendmail(t *testing.T) *bed {
 	delete(b.files, "/etc/postfix/main.cf")
 	b.files["/etc/mail/sendmail.cf"] = `# sendmail.cf
 DZ8.18.1/Debian-6
+D{postseal_rules}2
 O CACertFile=/etc/ssl/certs/ca-certificates.crt
 O CACertPath=/etc/ssl/certs
 O LogLevel=12
@@ -110,6 +113,8 @@ func TestSendmail(t *testing.T) {
 		{"its user", func(b *bed) { b.modes[queue+"/postseal/lmtp.sock"] = 0o600 }, doctor.Error, "sockets", "Sendmail cannot connect to delivery.listen", `delivery.mode = "0660"`},
 		{"does not ask", cf("Ksts socket -d5 -T<TMPF> inet:8461@127.0.0.1\n", ""), doctor.Error, "sendmail", "sendmail.cf has no map sts", "postseal.m4"},
 		{"asks elsewhere", cf("-T<TMPF> inet:8461@", "-T<TMPF> inet:5461@"), doctor.Error, "sendmail", "but postseal listens at tcp:127.0.0.1:8461", "POSTSEAL_MAP_PORT"},
+		{"half of the rules", cf("D{postseal_rules}2\n", ""), doctor.Error, "sendmail", "has no rules of postseal", "postseal_rules.m4"},
+		{"rules of long ago", cf("rules}2", "rules}1"), doctor.Error, "sendmail", "or those of another version", "make -C /etc/mail"},
 		{"fails open", cf("-T<TMPF> ", ""), doctor.Error, "sendmail", "the map sts has no -T<TMPF>", "postseal.m4"},
 		{"rejects while down", cf("Kmailertable socket -d5", "Kmailertable socket -d5 -T<TMPF>"), doctor.Error, "sendmail", "the map mailertable has -T", "mailertable"},
 		{"mailertable of its own", cf("Kmailertable socket -d5 inet:8461@127.0.0.1", "Kmailertable hash /etc/mail/mailertable"), doctor.Hint, "sendmail", "the map mailertable does not ask postseal", "POSTSEAL_RULE_0"},
@@ -134,6 +139,17 @@ func TestSendmail(t *testing.T) {
 		{"log level 8", cf("LogLevel=12", "LogLevel=8"), doctor.Error, "logs", "LogLevel is 8", "confLOG_LEVEL"},
 		{"log level by default", cf("O LogLevel=12\n", ""), doctor.Hint, "logs", "LogLevel is 9", "confLOG_LEVEL"},
 	}, newSendmail)
+}
+
+// TestSendmailRules: what doctor looks for stands in the file that is included.
+func TestSendmailRules(t *testing.T) {
+	text, err := sendmail.Files.ReadFile("postseal_rules.m4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mark := regexp.MustCompile(`(?m)^D\{postseal_rules\}(.*)$`).FindSubmatch(text); mark == nil || string(mark[1]) != doctor.SendmailRules {
+		t.Errorf("postseal_rules.m4 has %q, doctor looks for %q", mark, doctor.SendmailRules)
+	}
 }
 
 // TestSendmailTrustAD: Sendmail does DANE without trust-ad, so nothing is found there.

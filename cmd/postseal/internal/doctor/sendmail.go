@@ -16,6 +16,7 @@ type sendmail struct {
 	maps    map[string]string // K name, the rest
 	milters map[string]string // X name, the rest
 	made    string            // the version whose macros made it
+	rules   string            // D{postseal_rules}, of postseal_rules.m4
 	build   string            // what the program was compiled with, below its version
 }
 
@@ -43,6 +44,9 @@ func readSendmail(ctx context.Context, m *Machine) (*sendmail, error) {
 		case 'D':
 			if version, is := strings.CutPrefix(rest, "Z"); is { // DZ8.18.1/Debian-6
 				s.made, _, _ = strings.Cut(version, "/")
+			}
+			if version, is := strings.CutPrefix(rest, "{postseal_rules}"); is {
+				s.rules = version
 			}
 		case 'X':
 			if name, value, found := strings.Cut(rest, ","); found {
@@ -80,6 +84,9 @@ func sendmailPlace(text string) (config.Endpoint, bool) {
 	}
 	return config.Endpoint{}, false
 }
+
+// sendmailRules is what postseal_rules.m4 of this version has for D{postseal_rules}.
+const sendmailRules = "2"
 
 const rebuild = "; make -C /etc/mail; systemctl restart sendmail"
 
@@ -143,6 +150,8 @@ func (e *env) sendmailMaps() []Finding {
 		found = append(found, failure("Sendmail does not ask postseal: sendmail.cf has no map sts", include))
 	case !listed("sts"):
 		found = append(found, failure(fmt.Sprintf("Sendmail asks %q, but postseal listens at %s", s.maps["sts"], strings.Join(e.Config.Socketmap.Listen, ", ")), "define(`POSTSEAL_MAP_PORT', `8461')dnl above the include"+rebuild))
+	case s.rules != sendmailRules:
+		found = append(found, failure("sendmail.cf has no rules of postseal, or those of another version: mail to domains with MTA-STS is not judged well", include))
 	case !strings.Contains(s.maps["sts"], "-T"):
 		found = append(found, failure("the map sts has no -T<TMPF>: while postseal is down mail goes unprotected", include))
 	}
