@@ -57,7 +57,8 @@ dnl # Which mail goes out through postseal: what Sendmail cannot do, and what th
 dnl # milter has tagged. There must be no -T here: while postseal is down it would
 dnl # reject all recipients for good (553 Unbalanced '<'); without it they wait.
 dnl # If you have a mailertable already, define(`POSTSEAL_RULE_0'): then rules ask the
-dnl # map transport instead, before your table is looked at.
+dnl # map transport instead, before your table is looked at. A smart host is in nobody's
+dnl # policy: mail that goes to one, by a table or SMART_HOST, waits if its domain has MTA-STS.
 ifdef(`POSTSEAL_RULE_0', `', `FEATURE(`mailertable', `socket -d5 inet:'POSTSEAL_MAP_PORT`@'POSTSEAL_HOST)dnl
 ')dnl
 dnl # The milter that tags messages. F=T: mail waits at the client while it is down,

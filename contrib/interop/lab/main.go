@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -44,6 +45,12 @@ func main() {
 	suites := flag.String("suites", "bookworm,trixie", "comma-separated chroots")
 	flag.Parse()
 	o.suites, o.only = strings.Split(*suites, ","), flag.Args()
+	for _, name := range o.only {
+		if !known(name) {
+			fmt.Fprintf(os.Stderr, "lab: %s is neither a scenario nor a story\n", name)
+			os.Exit(2)
+		}
+	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -68,6 +75,12 @@ type options struct {
 	suites       []string
 	only         []string
 	keep         bool
+}
+
+// known reports whether there is a scenario or story of that name.
+func known(name string) bool {
+	return slices.ContainsFunc(scenarios, func(s scenario) bool { return s.name == name }) ||
+		slices.ContainsFunc(stories, func(s story) bool { return s.name == name })
 }
 
 // wants reports whether a scenario or story was asked for.

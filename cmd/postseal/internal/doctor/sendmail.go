@@ -110,7 +110,7 @@ func checkSendmail(_ context.Context, e *env) []Finding {
 		// rules of 8.17 let 8.18 send in clear, where DANE demands TLS and STARTTLS is missing
 		found = append(found, failure("sendmail.cf was made for Sendmail "+s.made+", but this is "+version+": its rules for TLS may not hold mail back where these would", "touch /etc/mail/sendmail.mc"+rebuild))
 	}
-	if missing := s.lacks("SOCKETMAP", "STARTTLS", "_FFR_MTA_STS"); len(missing) > 0 {
+	if missing := s.lacks("SOCKETMAP", "MILTER", "STARTTLS", "_FFR_MTA_STS", "_FFR_TLS_ALTNAMES"); len(missing) > 0 {
 		found = append(found, failure("this Sendmail was built without "+strings.Join(missing, ", "), "a Sendmail that was, such as Debian's; or all domains with a policy through the fallback: delivery.for = [\"sts\", \"dane\"]"))
 	}
 	if len(found) == 0 {
