@@ -66,6 +66,9 @@ var eximChapters = []chapter{
 		{local: "m", scenario: "both-mismatch", status: "deferred", via: viaTLS, log: eximUnverified + "|DANE"},
 		{local: user, status: "sent", via: "mail_spool"},
 	}},
+	// A host that is no good for a policy is as good as before for domains without one.
+	{name: "shared", fates: []fate{{local: "m", scenario: "sts-shared", status: "deferred", via: viaSTS, log: eximUnverified}}},
+	{name: "shared", fates: []fate{{local: "m", scenario: "none-selfsigned", status: "sent", via: viaTLS, wire: encrypted}}},
 	{name: "mixed", fates: []fate{
 		{local: "m", scenario: "mixed", status: "sent", via: viaSTS, wire: encrypted, log: "H=mx1.*CV=dane"},
 		{local: "m", scenario: "mixed-pkix", status: "sent", via: viaSTS, wire: encrypted, log: "H=mx2.*CV=yes"},
