@@ -84,7 +84,7 @@ func refused(log string) outcome { return outcome{status: "deferred", log: log, 
 // held is a delivery that never went to an MX host, for the reason in the log.
 func held(log string) outcome { return outcome{status: "deferred", log: log} }
 
-// noLimit of version reports which outcome counts.
+// outcome is what counts for Postfix before 3.10 (older), or for later ones.
 func (s scenario) outcome(older bool) outcome {
 	if older && s.old != (outcome{}) {
 		return s.old

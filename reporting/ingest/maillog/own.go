@@ -156,7 +156,7 @@ func (o *OwnMails) Append(w *StateWriter) {
 	}
 }
 
-// ReadOwnMails reads what Append wrote, and nothing in states of an earlier version.
+// ReadOwnMails reads what Append wrote.
 func ReadOwnMails(r *StateReader) *OwnMails {
 	o := new(OwnMails)
 	o.Forget()
